@@ -1,0 +1,117 @@
+"""Words on the step clock: word times to one text token per step, and back.
+
+Every word is encoded with one space in front of it, which is how words are told apart again in a stream of tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from s2s.data.schema import Word
+from s2s.text import Tokenizer
+
+AGENT_LEAD_STEPS = 2
+USER_LAG_STEPS = 3
+
+Anchor = Literal["start", "end"]
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The id of a step without a token: the pad id of a text stream over this tokenizer."""
+    return tokenizer.vocab_size + 1
+
+
+def words_to_steps(
+    words: Iterable[Word],
+    tokenizer: Tokenizer,
+    num_steps: int,
+    step_s: Fraction,
+    lead_steps: int = AGENT_LEAD_STEPS,
+    anchor: Anchor = "start",
+) -> np.ndarray:
+    """Text tokens of one speaker, int16 [T], `pad_id(tokenizer)` where nothing stands.
+
+    A word's first token stands `lead_steps` before the step in which it starts (anchor "start": floor of its start) or
+    the step by which it is over (anchor "end": ceiling of its end); a negative lead is a lag. A word waits until the
+    tokens before it are out. What would stand before step 0 stands at 0; what would stand past the end is cut off.
+    """
+    if tokenizer.vocab_size + 2 > np.iinfo(np.int16).max:
+        raise ValueError(f"vocab_size {tokenizer.vocab_size} does not fit 16 bit token ids")
+    steps = np.full(num_steps, pad_id(tokenizer), dtype=np.int16)
+    placed = sorted(((_anchor_step(word, step_s, anchor), word) for word in words), key=lambda item: item[0])
+    free = 0
+    for step, word in placed:
+        if word.text.split() != [word.text]:
+            raise ValueError(f"word {word.text!r} must be non-empty and without white space")
+        free = max(free, step - lead_steps)
+        if free >= num_steps:
+            break
+        ids = tokenizer.encode(" " + word.text)[: num_steps - free]
+        steps[free : free + len(ids)] = ids
+        free += len(ids)
+    return steps
+
+
+def steps_to_words(
+    steps: Sequence[int] | np.ndarray,
+    tokenizer: Tokenizer,
+    step_s: Fraction,
+    lead_steps: int = AGENT_LEAD_STEPS,
+    anchor: Anchor = "start",
+) -> list[Word]:
+    """Words of a stream of text tokens [T] with the times they stand for.
+
+    Texts come back exactly; the anchored time comes back to one step where words did not have to wait, the other end
+    of a word is estimated from its number of tokens.
+    """
+    words: list[Word] = []
+    for begin, ids in _group(steps, tokenizer):
+        text = tokenizer.decode(ids).strip(" ")
+        if not text:
+            continue
+        time = max(0, begin + lead_steps) * step_s
+        length = len(ids) * step_s
+        start, end = (time, time + length) if anchor == "start" else (max(Fraction(0), time - length), time)
+        words.append(Word(text, float(start), float(end)))
+    return words
+
+
+def clean_words(words: Iterable[Word]) -> list[Word]:
+    """Words fit for alignment: without white space (an entry of several words shares its time), sorted by start."""
+    out: list[Word] = []
+    for word in words:
+        parts = word.text.split()
+        total = sum(len(part) for part in parts)
+        done = 0
+        for part in parts:
+            span = word.end_s - word.start_s
+            start = word.start_s + span * done / total
+            done += len(part)
+            end = word.end_s if done == total else word.start_s + span * done / total
+            out.append(Word(part, start, end))
+    return sorted(out, key=lambda word: word.start_s)
+
+
+def _anchor_step(word: Word, step_s: Fraction, anchor: Anchor) -> int:
+    # Times are rounded to microseconds first: 0.12 s as a float lies a hair below three steps of 0.04 s.
+    if anchor == "start":
+        return math.floor(Fraction(round(word.start_s * 1_000_000), 1_000_000) / step_s)
+    return math.ceil(Fraction(round(word.end_s * 1_000_000), 1_000_000) / step_s)
+
+
+def _group(steps: Sequence[int] | np.ndarray, tokenizer: Tokenizer) -> list[tuple[int, list[int]]]:
+    """(step of the first token, ids) of every word."""
+    groups: list[tuple[int, list[int]]] = []
+    for step, value in enumerate(steps):
+        token = int(value)
+        if not 0 <= token < tokenizer.vocab_size:
+            continue
+        if not groups or tokenizer.decode([token]).startswith(" "):
+            groups.append((step, []))
+        groups[-1][1].append(token)
+    return groups
