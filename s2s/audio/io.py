@@ -2,6 +2,7 @@
 
 import os
 import struct
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -57,16 +58,17 @@ def write_wav(path: Path | str, wav: NDArray[np.floating], sample_rate: int) -> 
         raise ValueError(f"wav must be [channels, samples] or [samples], got shape {wav.shape}")
     if not np.isfinite(wav).all():
         raise AudioError(f"{path}: not written, the audio contains NaN or infinite samples")
-    if path.is_dir():
-        raise AudioError(f"{path}: cannot write, it is a directory")
-    if not path.parent.is_dir():
-        raise AudioError(f"{path}: cannot write, the directory {path.parent} does not exist")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
+        if path.is_dir():
+            raise AudioError(f"{path}: cannot write, it is a directory")
+        if not path.parent.is_dir():
+            raise AudioError(f"{path}: cannot write, the directory {path.parent} does not exist")
         soundfile.write(temporary, float_to_int16(wav).T, sample_rate, format="WAV", subtype="PCM_16")
         temporary.replace(path)
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise AudioError(f"{path}: cannot write ({_reason(error)})") from error
 
 

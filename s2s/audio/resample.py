@@ -65,7 +65,7 @@ class StreamingResampler:
     def process(self, x: NDArray[np.floating], last: bool = False) -> NDArray[np.float32]:
         """Take the next samples ([C, N], or [N] of a single channel), return the output now known, same dimensions.
 
-        `last` ends the signal: what is left comes out, in all ceil(N * to / from) samples, and the next call starts anew.
+        `last` ends the signal: the rest comes out, in all ceil(N * to / from) samples, and the next call starts anew.
         """
         x = np.asarray(x, dtype=np.float32)
         chunk = np.atleast_2d(x)
