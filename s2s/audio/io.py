@@ -53,23 +53,39 @@ def write_wav(path: Path | str, wav: NDArray[np.floating], sample_rate: int) -> 
     be written or `wav` contains NaN or infinity; samples beyond full scale are clipped.
     """
     path = Path(path)
-    wav = np.atleast_2d(np.asarray(wav))
-    if wav.ndim != 2:
-        raise ValueError(f"wav must be [channels, samples] or [samples], got shape {wav.shape}")
-    if not np.isfinite(wav).all():
-        raise AudioError(f"{path}: not written, the audio contains NaN or infinite samples")
+    pcm = _frames(wav, str(path))
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         if path.is_dir():
             raise AudioError(f"{path}: cannot write, it is a directory")
         if not path.parent.is_dir():
             raise AudioError(f"{path}: cannot write, the directory {path.parent} does not exist")
-        soundfile.write(temporary, float_to_int16(wav).T, sample_rate, format="WAV", subtype="PCM_16")
+        soundfile.write(temporary, pcm, sample_rate, format="WAV", subtype="PCM_16")
         temporary.replace(path)
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise AudioError(f"{path}: cannot write ({_reason(error)})") from error
+
+
+def encode_flac(wav: NDArray[np.floating], sample_rate: int) -> bytes:
+    """Return float audio [C, N] or [N] as the bytes of a 16-bit FLAC file, for tables that hold audio in a column.
+
+    Raises AudioError when `wav` contains NaN or infinity; samples beyond full scale are clipped.
+    """
+    buffer = BytesIO()
+    soundfile.write(buffer, _frames(wav, "audio buffer"), sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _frames(wav: NDArray[np.floating], name: str) -> NDArray[np.int16]:
+    """Return finite audio [C, N] or [N] the way soundfile writes it, int16 [N, C]."""
+    wav = np.atleast_2d(np.asarray(wav))
+    if wav.ndim != 2:
+        raise ValueError(f"wav must be [channels, samples] or [samples], got shape {wav.shape}")
+    if not np.isfinite(wav).all():
+        raise AudioError(f"{name}: not written, the audio contains NaN or infinite samples")
+    return float_to_int16(wav).T
 
 
 def _read_bytes(source: Path | str | bytes | BinaryIO, name: str) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2s.audio.io import AudioError, read_audio, write_wav
+from s2s.audio.io import AudioError, encode_flac, read_audio, write_wav
 
 
 @pytest.fixture
@@ -148,6 +148,15 @@ def test_write_and_read_back(tmp_path: Path, wav: np.ndarray) -> None:
 def test_a_name_without_extension_is_still_a_wav(tmp_path: Path, wav: np.ndarray) -> None:
     write_wav(tmp_path / "out", wav, 24000)
     assert np.array_equal(read_audio(tmp_path / "out")[0], wav)
+
+
+def test_flac_bytes_read_back(wav: np.ndarray) -> None:
+    samples, rate = read_audio(encode_flac(wav, 24000))
+    assert rate == 24000
+    assert np.array_equal(samples, wav)
+    assert np.array_equal(read_audio(encode_flac(wav[0], 8000))[0], wav[:1])
+    with pytest.raises(AudioError, match="NaN"):
+        encode_flac(np.array([np.nan]), 24000)
 
 
 def test_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
