@@ -93,6 +93,7 @@ def test_a_wav_that_was_written_to_a_pipe_is_read(wav: np.ndarray) -> None:
         (encoded(np.zeros((1, 4000)))[:-2000], "truncated.*8000 bytes.*6000"),
         (encoded(np.zeros((1, 4000)))[:20], "not audio"),
     ],
+    ids=["empty", "text", "header only", "no samples", "nan", "infinity", "cut samples", "cut header"],
 )
 def test_unusable_bytes(tmp_path: Path, data: bytes, words: str) -> None:
     path = tmp_path / "call.wav"
