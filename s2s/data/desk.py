@@ -85,7 +85,8 @@ class Desk:
 class DeskCall:
     """The state of one call: what the agent waits for, the last number and the last reply.
 
-    `waiting` is one of "", "number", "confirm_number", "zip", "confirm_zip", "part_of_day".
+    `waiting` is one of "", "number", "confirm_number", "zip", "confirm_zip", "part_of_day"; `not_understood` says that
+    the last turn was unclear or out of scope: a second one in a row goes to a colleague.
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -93,7 +94,7 @@ class DeskCall:
         self.waiting = ""
         self.number = ""
         self.last_reply: Reply | None = None
-        self._not_understood = False
+        self.not_understood = False
 
     def open(self) -> Reply:
         """The agent's first words."""
@@ -116,7 +117,7 @@ class DeskCall:
             return self.last_reply
         if intent in ("filler_unclear", "out_of_scope"):
             return self._not_helped(intent)
-        self._not_understood = False
+        self.not_understood = False
         if intent in ("give_number", "track_with_number"):
             self.number, self.waiting = digits, "confirm_number"
             return self._say(Reply("give_number", self.desk.read_back("give_number", digits), digits))
@@ -140,9 +141,9 @@ class DeskCall:
         return self._say(Reply("still_there", self.desk.still_there))
 
     def _not_helped(self, intent: str) -> Reply:
-        if self._not_understood:
+        if self.not_understood:
             return self._say(Reply("unclear_again", self.desk.unclear_again, action="handoff"))
-        self._not_understood = True
+        self.not_understood = True
         text = self.desk.unclear if intent == "filler_unclear" else self.desk.intents[intent].reply
         return self._say(Reply("unclear" if intent == "filler_unclear" else intent, text))
 

@@ -1,5 +1,6 @@
 """Word times without an aligner: words placed over the voiced part of a clip by length and by its pauses."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -52,12 +53,23 @@ def place_words(
     # One stretch of speech between two matched pauses holds the words between their boundaries, in proportion.
     edges = np.empty((len(words), 2))
     matched = [(0, first, first), *((b, first + s, first + s + n) for b, s, n in knots), (len(words), last, last)]
-    for (left, _, begin), (right, end, _) in zip(matched, matched[1:], strict=False):
+    for (left, _, begin), (right, end, _) in itertools.pairwise(matched):
         span = shares[left : right + 1]
         places = begin + (span - span[0]) / (span[-1] - span[0]) * (end - begin)
         edges[left:right, 0], edges[left:right, 1] = places[:-1], places[1:]
     edges = edges * FRAME_S + offset_s
     return [Word(w, round(float(a), 3), round(float(b), 3)) for w, (a, b) in zip(words, edges, strict=True)]
+
+
+def find_pauses(wav: np.ndarray, sample_rate: int) -> list[tuple[float, float]]:
+    """(start_s, end_s) of the silences inside the speech of wav [N]."""
+    voiced = voiced_frames(wav, sample_rate)
+    spoken = np.flatnonzero(voiced)
+    if not len(spoken):
+        return []
+    first = int(spoken[0])
+    found = _pauses(voiced[first : int(spoken[-1]) + 1])
+    return [(round((first + a) * FRAME_S, 3), round((first + a + n) * FRAME_S, 3)) for a, n in found]
 
 
 def _pauses(voiced: np.ndarray) -> list[tuple[int, int]]:
