@@ -1,0 +1,205 @@
+"""The codec of s2s: causal spectra in, residual vector quantisation at the frame rate, an inverse STFT out.
+
+Nearly all layers run at the frame rate or a few times it, never at the sample rate, which is what makes the codec cheap
+enough to train and to serve on two CPU cores. See Siuzdak 2023, "Vocos", for the inverse-STFT head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from s2s.audio.mel import mel_filterbank
+from s2s.codec.base import CodecSpec, check_codes, check_wav
+from s2s.codec.rvq import Quantised, ResidualVectorQuantizer
+from s2s.nn.conv import CausalConv1d, ConvNeXtBlock, ConvState
+
+
+@dataclass(frozen=True)
+class SpectralCodecConfig:
+    """Sizes of the codec. Lengths in samples; `depth` counts blocks."""
+
+    spec: CodecSpec = field(default_factory=CodecSpec)
+    hop_size: int = 240
+    analysis_window: int = 960
+    synthesis_window: int = 480
+    num_mels: int = 100
+    hop_width: int = 192
+    hop_depth: int = 3
+    frame_width: int = 320
+    frame_depth: int = 4
+    decoder_frame_depth: int = 3
+    decoder_hop_width: int = 256
+    decoder_hop_depth: int = 5
+    expansion: int = 3
+    kernel_size: int = 7
+    code_dim: int = 64
+
+    def __post_init__(self) -> None:
+        if self.spec.frame_size % self.hop_size:
+            raise ValueError(f"frame_size {self.spec.frame_size} is not a multiple of hop_size {self.hop_size}")
+        if self.synthesis_window != 2 * self.hop_size:
+            raise ValueError(
+                f"synthesis_window is {self.synthesis_window}; only twice the hop ({2 * self.hop_size}) adds up to one"
+            )
+        if self.analysis_window < self.hop_size:
+            raise ValueError(f"analysis_window {self.analysis_window} is shorter than the hop {self.hop_size}")
+
+    @property
+    def hops_per_frame(self) -> int:
+        return self.spec.frame_size // self.hop_size
+
+
+@dataclass
+class EncoderState:
+    """samples [B, analysis_window - hop_size] and the contexts of the convolutions."""
+
+    samples: Tensor
+    hop_blocks: list[ConvState]
+    down: ConvState
+    frame_blocks: list[ConvState]
+
+
+@dataclass
+class DecoderState:
+    """The contexts of the convolutions and the part of the last window not yet played [B, hop_size]."""
+
+    frame_blocks: list[ConvState]
+    hop_blocks: list[ConvState]
+    tail: Tensor
+
+
+class SpectralEncoder(nn.Module):
+    """wav [B, N] -> latent vectors [B, T, code_dim]."""
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, config: SpectralCodecConfig):
+        super().__init__()
+        c = self.config = config
+        self.register_buffer("window", torch.hann_window(c.analysis_window), persistent=False)
+        filters = mel_filterbank(c.spec.sample_rate, c.analysis_window, c.num_mels)
+        self.register_buffer("filters", filters, persistent=False)
+        self.embed = nn.Linear(c.num_mels, c.hop_width)
+        self.hop_blocks = _blocks(c.hop_depth, c.hop_width, c)
+        stride = c.hops_per_frame
+        self.down = CausalConv1d(c.hop_width, c.frame_width, 2 * stride, stride=stride)
+        self.frame_blocks = _blocks(c.frame_depth, c.frame_width, c)
+        self.norm = nn.LayerNorm(c.frame_width)
+        self.out = nn.Linear(c.frame_width, c.code_dim)
+
+    def init_state(self, rows: int) -> EncoderState:
+        weight = self.embed.weight
+        context = self.config.analysis_window - self.config.hop_size
+        return EncoderState(
+            torch.zeros(rows, context, dtype=weight.dtype, device=weight.device),
+            [block.init_state(rows) for block in self.hop_blocks],
+            self.down.init_state(rows),
+            [block.init_state(rows) for block in self.frame_blocks],
+        )
+
+    def forward(self, wav: Tensor, state: EncoderState | None = None) -> Tensor:
+        x = self.embed(self._log_mel(wav, state))
+        for i, block in enumerate(self.hop_blocks):
+            x = block(x, state and state.hop_blocks[i])
+        x = self.down(x, state and state.down)
+        for i, block in enumerate(self.frame_blocks):
+            x = block(x, state and state.frame_blocks[i])
+        return self.out(self.norm(x))
+
+    def _log_mel(self, wav: Tensor, state: EncoderState | None) -> Tensor:
+        """Features of roughly unit size, [B, N] -> [B, N / hop_size, num_mels]."""
+        c = self.config
+        if state is None:
+            wav = nn.functional.pad(wav, (c.analysis_window - c.hop_size, 0))
+        else:
+            wav = torch.cat([state.samples, wav], dim=-1)
+            state.samples.copy_(wav[:, wav.shape[-1] - state.samples.shape[-1] :])
+        windows = wav.unfold(-1, c.analysis_window, c.hop_size) * self.window
+        magnitudes = torch.fft.rfft(windows).abs()
+        return (torch.log(torch.clamp(magnitudes @ self.filters, min=1e-5)) + 5.0) / 3.0
+
+
+class SpectralDecoder(nn.Module):
+    """Quantised vectors [B, T, code_dim] -> wav [B, N]."""
+
+    window: Tensor
+
+    def __init__(self, config: SpectralCodecConfig):
+        super().__init__()
+        c = self.config = config
+        self.register_buffer("window", torch.hann_window(c.synthesis_window), persistent=False)
+        self.embed = nn.Linear(c.code_dim, c.frame_width)
+        self.frame_blocks = _blocks(c.decoder_frame_depth, c.frame_width, c)
+        self.up = nn.Linear(c.frame_width, c.decoder_hop_width * c.hops_per_frame)
+        self.hop_blocks = _blocks(c.decoder_hop_depth, c.decoder_hop_width, c)
+        self.norm = nn.LayerNorm(c.decoder_hop_width)
+        self.head = nn.Linear(c.decoder_hop_width, c.synthesis_window + 2)
+
+    def init_state(self, rows: int) -> DecoderState:
+        weight = self.embed.weight
+        return DecoderState(
+            [block.init_state(rows) for block in self.frame_blocks],
+            [block.init_state(rows) for block in self.hop_blocks],
+            torch.zeros(rows, self.config.hop_size, dtype=weight.dtype, device=weight.device),
+        )
+
+    def forward(self, vectors: Tensor, state: DecoderState | None = None) -> Tensor:
+        x = self.embed(vectors)
+        for i, block in enumerate(self.frame_blocks):
+            x = block(x, state and state.frame_blocks[i])
+        x = self.up(x).unflatten(-1, (self.config.hops_per_frame, -1)).flatten(1, 2)
+        for i, block in enumerate(self.hop_blocks):
+            x = block(x, state and state.hop_blocks[i])
+        magnitude, phase = self.head(self.norm(x)).float().chunk(2, dim=-1)
+        return self._overlap_add(torch.polar(torch.exp(magnitude.clamp(max=6.0)), phase), state)
+
+    def _overlap_add(self, spectrum: Tensor, state: DecoderState | None) -> Tensor:
+        """Spectra [B, hops, F] -> [B, hops * hop_size]: the second half of each window waits for the next one."""
+        first, second = (torch.fft.irfft(spectrum) * self.window).chunk(2, dim=-1)
+        before = torch.zeros_like(second[:, :1]) if state is None else state.tail[:, None].to(second.dtype)
+        wav = first + torch.cat([before, second[:, :-1]], dim=1)
+        if state is not None:
+            state.tail.copy_(second[:, -1])
+        return wav.flatten(1)
+
+
+class SpectralCodec(nn.Module):
+    """Encoder, quantiser and decoder as one `Codec`."""
+
+    def __init__(self, config: SpectralCodecConfig):
+        super().__init__()
+        self.config, self.spec = config, config.spec
+        self.synthesis_delay = config.synthesis_window - config.hop_size
+        self.encoder = SpectralEncoder(config)
+        self.quantizer = ResidualVectorQuantizer(config.spec.num_codebooks, config.spec.codebook_size, config.code_dim)
+        self.decoder = SpectralDecoder(config)
+
+    def init_encoder(self, rows: int) -> EncoderState:
+        return self.encoder.init_state(rows)
+
+    def init_decoder(self, rows: int) -> DecoderState:
+        return self.decoder.init_state(rows)
+
+    def encode(self, wav: Tensor, state: EncoderState | None = None) -> Tensor:
+        check_wav(wav, self.spec)
+        return self.quantizer.encode(self.encoder(wav[:, 0], state).float())
+
+    def decode(self, codes: Tensor, state: DecoderState | None = None) -> Tensor:
+        check_codes(codes, self.spec)
+        return self.decoder(self.quantizer.decode(codes), state)[:, None]
+
+    def forward(self, wav: Tensor, levels: Tensor | None = None) -> tuple[Tensor, Quantised]:
+        """Training: wav [B, 1, N] -> (decoded [B, 1, N], late by `synthesis_delay`; what the quantiser did)."""
+        quantised = self.quantizer(self.encoder(wav[:, 0]), levels)
+        return self.decoder(quantised.vectors)[:, None], quantised
+
+
+def _blocks(depth: int, width: int, config: SpectralCodecConfig) -> nn.ModuleList:
+    return nn.ModuleList(
+        ConvNeXtBlock(width, config.expansion * width, config.kernel_size, scale=1 / max(1, depth))
+        for _ in range(depth)
+    )

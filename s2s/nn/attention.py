@@ -1,0 +1,132 @@
+"""Windowed grouped-query attention with rotary positions and a ring cache per row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass
+class KVCache:
+    """The last `window` keys and values of each row, [B, W, G, E]; position p lies in slot p mod W."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass
+class Positions:
+    """What all layers share about where the queries are, computed once per call.
+
+    now: positions of the queries [B, S]; cos, sin: rotations [B, S, 1, E / 2]; mask: what each query attends to,
+    True = attended, [B, 1, S, keys], or None for plain causal attention; slots: ring slots to write [B, S'].
+    """
+
+    now: Tensor
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    slots: Tensor | None
+
+
+def rotations(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, positions [B, S] -> two of [B, S, 1, E / 2].
+
+    Angles are computed in float64: after an hour of steps float32 would be off by a visible part of a turn.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
+    angles = positions[..., None, None].double() * base**-exponents
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x_BSHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (e, e + E/2) of queries or keys by their position's angles."""
+    first, second = x_BSHE.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """H query heads share G key/value heads; a query attends to at most `window` steps, its own included."""
+
+    def __init__(self, width: int, num_heads: int, num_kv_heads: int, window: int):
+        super().__init__()
+        if width % num_heads or num_heads % num_kv_heads or (width // num_heads) % 2:
+            raise ValueError(
+                f"width {width} must be an even multiple of num_heads {num_heads}, "
+                f"and num_heads a multiple of num_kv_heads {num_kv_heads}"
+            )
+        self.num_heads, self.num_kv_heads, self.window = num_heads, num_kv_heads, window
+        self.head_dim = width // num_heads
+        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def init_state(self, rows: int) -> KVCache:
+        weight, shape = self.qkv.weight, (rows, self.window, self.num_kv_heads, self.head_dim)
+        return KVCache(*(torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)))
+
+    def forward(self, x: Tensor, at: Positions, state: KVCache | None = None) -> Tensor:
+        """x [B, S, D] -> [B, S, D]; `at` comes from `attention_positions` for the same state."""
+        sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        q, k, v = rearrange(self.qkv(x), "b s (h e) -> b s h e", e=self.head_dim).split(sizes, dim=2)
+        q_BSHE, k_BSGE, v_BSGE = rotate(q, at.cos, at.sin), rotate(k, at.cos, at.sin), v
+        if state is not None:
+            k_BSGE, v_BSGE = _through_cache(k_BSGE, state.keys, at), _through_cache(v_BSGE, state.values, at)
+        y = F.scaled_dot_product_attention(
+            q_BSHE.transpose(1, 2),
+            k_BSGE.transpose(1, 2),
+            v_BSGE.transpose(1, 2),
+            attn_mask=at.mask,
+            is_causal=at.mask is None,
+            enable_gqa=self.num_heads != self.num_kv_heads,
+        )
+        return self.out(rearrange(y, "b h s e -> b s (h e)"))
+
+
+def attention_positions(
+    position: Tensor | None, x: Tensor, window: int, head_dim: int, base: float
+) -> Positions:
+    """Where S new steps are, given how many each row has seen.
+
+    Args:
+        position: steps seen so far [B]; None for whole sequences that start at 0.
+        x: the input [B, S, D]; only its shape, dtype and device matter.
+    """
+    length = x.shape[1]
+    steps = torch.arange(length, device=x.device)
+    if position is None:
+        now = steps[None]
+        cos, sin = rotations(now, head_dim, base, x.dtype)
+        if length <= window:
+            return Positions(now, cos, sin, None, None)
+        distance = steps[:, None] - steps[None]
+        return Positions(now, cos, sin, ((distance >= 0) & (distance < window))[None, None], None)
+    now = position[:, None] + steps
+    cos, sin = rotations(now, head_dim, base, x.dtype)
+    slot = torch.arange(window, device=x.device)
+    # One step is written before the ring is read: it takes the slot of the only step that just left the window. Longer
+    # chunks are read beside the ring and written afterwards, since they would overwrite keys their first steps need.
+    last = now if length == 1 else now[:, :1] - 1
+    held = last - (last - slot) % window  # the newest position up to `last` that falls into each slot; negative: none
+    mask = (held[:, None] >= 0) & (now[..., None] - held[:, None] < window)  # [B, S, W]
+    if length > 1:
+        distance = steps[:, None] - steps[None]
+        inside = ((distance >= 0) & (distance < window)).expand(len(now), -1, -1)
+        mask = torch.cat([mask, inside], dim=-1)
+    return Positions(now, cos, sin, mask[:, None], now[:, -window:] % window)
+
+
+def _through_cache(new: Tensor, ring: Tensor, at: Positions) -> Tensor:
+    """Store new keys or values [B, S, G, E] and return all that may be attended to."""
+    assert at.slots is not None
+    kept = new[:, -at.slots.shape[1] :]
+    index = at.slots[..., None, None].expand_as(kept)
+    if new.shape[1] == 1:
+        ring.scatter_(1, index, kept)
+        return ring
+    both = torch.cat([ring, new], dim=1)
+    ring.scatter_(1, index, kept)
+    return both

@@ -1,0 +1,114 @@
+"""Causal convolutions with explicit state.
+
+Tensors are [B, T, C] (time before channels): the products over channels, nearly all of the work, then need no transposes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class ConvState:
+    """The inputs that later outputs still look at: context [B, C_in, left]."""
+
+    context: Tensor
+
+
+class CausalConv1d(nn.Module):
+    """A convolution whose output t sees inputs up to (t + 1) * stride - 1 and nothing later.
+
+    [B, T, C_in] -> [B, T / stride, C_out]; T is a multiple of stride. Before the first input there are zeros.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.left = (kernel_size - 1) * dilation + 1 - stride
+        if self.left < 0:
+            raise ValueError(f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride")
+        self.stride, self.in_channels = stride, in_channels
+        self.conv = nn.Conv1d(
+            in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, bias=bias
+        )
+
+    def init_state(self, rows: int) -> ConvState:
+        weight = self.conv.weight
+        return ConvState(torch.zeros(rows, self.in_channels, self.left, dtype=weight.dtype, device=weight.device))
+
+    def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
+        if x.shape[1] % self.stride:
+            raise ValueError(f"{x.shape[1]} inputs are not a multiple of the stride {self.stride}")
+        x = x.transpose(1, 2)
+        if state is None:
+            x = F.pad(x, (self.left, 0))
+        else:
+            x = torch.cat([state.context, x], dim=-1)
+            if self.left:
+                state.context.copy_(x[..., -self.left :])
+        return self.conv(x).transpose(1, 2)
+
+
+@dataclass
+class OverlapState:
+    """The part of already computed outputs that later inputs still add to: tail [B, C_out, kernel - stride]."""
+
+    tail: Tensor
+
+
+class CausalConvTranspose1d(nn.Module):
+    """A transposed convolution, [B, T, C_in] -> [B, T * stride, C_out]: input t adds to outputs from t * stride on."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1):
+        super().__init__()
+        if kernel_size < stride:
+            raise ValueError(f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride")
+        self.stride, self.out_channels, self.overlap = stride, out_channels, kernel_size - stride
+        self.conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def init_state(self, rows: int) -> OverlapState:
+        weight = self.conv.weight
+        return OverlapState(torch.zeros(rows, self.out_channels, self.overlap, dtype=weight.dtype, device=weight.device))
+
+    def forward(self, x: Tensor, state: OverlapState | None = None) -> Tensor:
+        y = self.conv(x.transpose(1, 2))  # [B, C_out, (T - 1) * stride + kernel]
+        whole = x.shape[1] * self.stride
+        if state is not None and self.overlap:
+            y = torch.cat([y[..., : self.overlap] + state.tail, y[..., self.overlap :]], dim=-1)
+            state.tail.copy_(y[..., whole:])
+        return y[..., :whole].transpose(1, 2) + self.bias
+
+
+class ConvNeXtBlock(nn.Module):
+    """A convolution over time of each channel by itself, then two layers over channels, added to the input.
+
+    [B, T, C] -> [B, T, C]. Source: Liu et al. 2022, "A ConvNet for the 2020s", made causal.
+    """
+
+    def __init__(self, channels: int, hidden: int, kernel_size: int = 7, dilation: int = 1, scale: float = 0.1):
+        super().__init__()
+        self.depthwise = CausalConv1d(channels, channels, kernel_size, dilation=dilation, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, hidden)
+        self.contract = nn.Linear(hidden, channels)
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def init_state(self, rows: int) -> ConvState:
+        return self.depthwise.init_state(rows)
+
+    def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
+        y = self.norm(self.depthwise(x, state))
+        return x + self.scale * self.contract(F.gelu(self.expand(y)))
