@@ -42,7 +42,7 @@ def hop_samples(sample_rate: int) -> int:
 
 
 def frame_levels_db(track: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return the power of each 10 ms frame of track [N] in dB of full scale, [ceil(N / hop)]; the last is zero-padded."""
+    """Return the power of each 10 ms frame of track [N] in dB of full scale, [ceil(N / hop)]; silence ends the last."""
     if track.ndim != 1:
         raise ValueError(f"a track is one channel [N], not an array of shape {track.shape}")
     hop = hop_samples(sample_rate)
@@ -74,8 +74,8 @@ def audible_spans(
     """Return the audible stretches of track [N] in order.
 
     `level_db` is the speaker's level where it is known from elsewhere (a cut-off word is too short to tell); silences
-    shorter than `bridge_ms` stay inside a stretch; stretches shorter than `min_ms` (clicks) are left out. Starts and ends
-    lie on the 10 ms grid, an end never beyond the track.
+    shorter than `bridge_ms` stay inside a stretch; stretches shorter than `min_ms` (clicks) are left out. Starts and
+    ends lie on the 10 ms grid, an end never beyond the track.
     """
     if level_db is None:
         level_db = speech_level_db(track, sample_rate)

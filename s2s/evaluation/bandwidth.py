@@ -1,4 +1,4 @@
-"""Bandwidth: what this machine reaches, in bytes read per second and in products per second, to compare a model with."""
+"""Bandwidth: the bytes read and the products computed per second that this machine reaches, to compare a model with."""
 
 import contextlib
 import time
@@ -59,8 +59,9 @@ def read_bandwidth(threads: int = 1, num_bytes: int = GIB, repeats: int = 3, dev
     """Return the measured read bandwidth in GB/s (10^9 bytes) over a buffer of `num_bytes`.
 
     Reads the buffer once per run by a sum and by a scalar product of it with itself, and takes the faster. The buffer
-    must be larger than the last-level cache, or the cache is measured: `cache_bytes` stands beside the number. A machine
-    may report a cache shared by all its guests (hundreds of MiB), part of which still serves a buffer of 1 GiB.
+    must be larger than the last-level cache, or the cache is measured: `cache_bytes` stands beside the number. A
+    virtual machine may report a cache of hundreds of MiB that it shares with others; part of it still serves a buffer
+    of 1 GiB, so the number is an upper bound of what the memory itself gives.
     """
     if num_bytes < 4:
         raise ValueError(f"num_bytes must be at least 4, not {num_bytes}")

@@ -16,7 +16,7 @@ from s2s.codec.base import Codec, CodecSpec
 from s2s.evaluation.bandwidth import torch_threads
 from s2s.evaluation.extras import require
 from s2s.evaluation.macs import count_macs
-from s2s.evaluation.recognise import Transcript
+from s2s.evaluation.recognise import Hears
 from s2s.evaluation.statistics import summarise
 from s2s.evaluation.word_errors import word_error_rate
 
@@ -24,12 +24,6 @@ logger = logging.getLogger(__name__)
 
 _WIDEBAND_HZ = 16000
 _TIMED_FRAMES = 100
-
-
-class Hears(Protocol):
-    """A recogniser."""
-
-    def transcribe(self, wav: np.ndarray, sample_rate: int, word_times: bool = True) -> Transcript: ...
 
 
 class Scores(Protocol):
@@ -111,6 +105,8 @@ def mel_distance(before: np.ndarray, after: np.ndarray, sample_rate: int) -> flo
 def pesq_wideband(before: np.ndarray, after: np.ndarray, sample_rate: int) -> float | None:
     """Return ITU-T P.862.2 (1 ... 4.64), or None where it finds no speech."""
     package = require("pesq")
+    if not before.any() or not after.any():
+        return None
     try:
         one, other = (resample(wav, sample_rate, _WIDEBAND_HZ) for wav in (before, after))
         return float(package.pesq(_WIDEBAND_HZ, one, other, "wb"))
@@ -123,7 +119,9 @@ def stoi(before: np.ndarray, after: np.ndarray, sample_rate: int) -> float:
     return float(require("pystoi").stoi(before, after, sample_rate))
 
 
-def _words(trips: Sequence[RoundTrip], references: Sequence[str] | None, rate: int, recogniser: Hears) -> dict[str, Any]:
+def _words(
+    trips: Sequence[RoundTrip], references: Sequence[str] | None, rate: int, recogniser: Hears
+) -> dict[str, Any]:
     """WER before and after; without transcripts, what is heard before is the reference."""
     before = [recogniser.transcribe(trip.before, rate, word_times=False).text for trip in trips]
     after = [recogniser.transcribe(trip.after, rate, word_times=False).text for trip in trips]
@@ -145,8 +143,8 @@ def _pairs(trips: Sequence[RoundTrip], measure: Callable[..., float | None], rat
 def codec_cost(codec: Codec, wav: np.ndarray, threads: int = 1) -> dict[str, Any]:
     """Return MACs per second of audio and RTFx of both directions, on `threads` threads.
 
-    wav [N] at the codec's rate, repeated to 4 s. "streaming" is one frame at a time with a state, as a call runs it, from
-    the median frame; "whole" is everything in one call.
+    wav [N] at the codec's rate, repeated or cut to 100 frames. "streaming" is one frame at a time with a state, as a
+    live call runs it, from the median frame; "whole" is everything in one go. MACs are counted on the streaming run.
     """
     spec = codec.spec
     audio = _whole_frames(np.resize(wav, _TIMED_FRAMES * spec.frame_size), spec, _TIMED_FRAMES * spec.frame_size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -36,12 +37,12 @@ def voice_to_voice(turn: Span, agent: Sequence[Span], until: int | None = None) 
 
 def response_gaps(turns: Sequence[Span], agent: Sequence[Span]) -> list[int | None]:
     """Return voice_to_voice of each of the caller's turns, each answer looked for before the next turn begins."""
-    limits = [turn.start for turn in turns[1:]] + [None]
-    return [voice_to_voice(turn, agent, until) for turn, until in zip(turns, limits, strict=True)]
+    limits = [turn.start for turn in turns[1:]]
+    return [voice_to_voice(turn, agent, until) for turn, until in zip_longest(turns, limits)]
 
 
 def v2v_ms(caller: np.ndarray, agent: np.ndarray, sample_rate: int) -> float | None:
-    """Return voice_to_voice of the caller's last turn in milliseconds, both tracks [N] on one clock; None: no answer."""
+    """Return voice_to_voice of the caller's last turn in ms, both tracks [N] on one clock; None without an answer."""
     turns = caller_turns(caller, sample_rate)
     if not turns:
         return None

@@ -1,7 +1,7 @@
 """Latency: the algorithmic latency, computed from the layout and confirmed by perturbation.
 
-It runs from the first sample of a caller frame entering the encoder to the first output sample that is shaped by what the
-model decided on hearing that frame (its first codebook), with infinite compute:
+It runs from the first sample of a caller frame entering the encoder to the first output sample shaped by what the model
+decided on hearing that frame (its first codebook) leaving the decoder, with infinite compute:
 frame + largest delay of the spoken stream + look-ahead and overlap of the codec.
 """
 
@@ -80,8 +80,8 @@ def perturb_codec(
     """Return the first output sample that a changed first-codebook token moves, counted from the frame's first sample.
 
     `decode` takes codes [1, K, T] to wav [1, 1, N]; the token of `frame` is replaced by four others and the earliest
-    change is taken. Negative: the decoder answers before the frame's place in time (it is not causal). Raises ValueError
-    when nothing changes.
+    change is taken. Negative: the decoder answers before the frame's place in time (it is not causal). Raises
+    ValueError when nothing changes.
     """
     frames = codes.shape[-1]
     if not 0 <= frame < frames:
@@ -114,9 +114,7 @@ def perturbed_latency(
     return AlgorithmicLatency(computed.frame, computed.delay, part, spec.sample_rate)
 
 
-def perturb_step(
-    run: Callable[[int | None], Tensor], step: int, frame_size: int, floor_db: float | None = None
-) -> int:
+def perturb_step(run: Callable[[int | None], Tensor], step: int, frame_size: int, floor_db: float | None = None) -> int:
     """Return the algorithmic latency in samples of a whole live step.
 
     `run(step)` plays the same input from a fresh state with the first-codebook token decided at that step replaced by

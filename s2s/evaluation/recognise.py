@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -45,7 +45,9 @@ def _join_base(target: Path) -> None:
                     shutil.copyfileobj(source, joined, 1 << 20)
         size = (built / "model.bin").stat().st_size
         if size != BASE_BYTES:
-            raise ValueError(f"the joined whisper-base weights have {size} bytes instead of {BASE_BYTES}: {_BASE_INSTALL}")
+            raise ValueError(
+                f"the joined whisper-base weights have {size} bytes instead of {BASE_BYTES}: {_BASE_INSTALL}"
+            )
         for name in ("config.json", "tokenizer.json", "vocabulary.json"):
             shutil.copy(second / name, built / name)
         if target.exists():
@@ -84,6 +86,14 @@ class Transcript:
 
     text: str
     words: tuple[Word, ...]
+
+
+class Hears(Protocol):
+    """What a measurement needs of a recogniser."""
+
+    def transcribe(self, wav: np.ndarray, sample_rate: int, word_times: bool = True) -> Transcript:
+        """Return what is said in wav [N]."""
+        ...
 
 
 class Recogniser:

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from typing import Any, Protocol
 
 import numpy as np
 
 from s2s.evaluation.audibility import Span, audible_spans
 from s2s.evaluation.conversation import voice_to_voice
-from s2s.evaluation.recognise import Transcript
+from s2s.evaluation.recognise import Hears
 from s2s.evaluation.statistics import proportion, summarise
-from s2s.evaluation.word_errors import WordErrors, count_errors, normalise, word_error_rate
+from s2s.evaluation.word_errors import DIGIT_WORDS, WordErrors, count_errors, normalise, word_error_rate
 
 MAX_WORD_ERRORS = 0.2
 _CONTEXT_MS = 150  # kept on both sides of what is audible, so that soft first and last sounds reach the recogniser
@@ -22,12 +23,6 @@ class Conversation(Protocol):
     user: np.ndarray
     agent: np.ndarray
     sample_rate: int
-
-
-class Hears(Protocol):
-    """A recogniser."""
-
-    def transcribe(self, wav: np.ndarray, sample_rate: int, word_times: bool = True) -> Transcript: ...
 
 
 @dataclass(frozen=True)
@@ -60,33 +55,43 @@ class ReplyScore:
 
 
 def score_text(expected: ExpectedReply, heard: str, gap_ms: float | None = None) -> ReplyScore:
-    """Compare a heard text with the expected reply; each slot must occur as whole words, and apart from the others."""
-    rest = f" {normalise(heard)} "
-    exact = True
-    for slot in expected.slots:
-        wanted = f" {normalise(slot)} "
-        if wanted.strip() == "" or wanted not in rest:
-            exact = False
-            break
-        rest = rest.replace(wanted, " | ", 1)
+    """Compare a heard text with the expected reply; each slot must be found in a place of its own."""
+    words: list[str | None] = list(normalise(heard).split())
+    exact = all(_take_slot(words, normalise(slot).split()) for slot in expected.slots)
     return ReplyScore(expected, heard, count_errors(expected.text, heard), exact, gap_ms)
 
 
-def score_replies(
-    conversation: Conversation, expected: Sequence[ExpectedReply], recogniser: Hears
-) -> list[ReplyScore]:
+def _take_slot(words: list[str | None], slot: Sequence[str]) -> bool:
+    """Find the slot's words in a row, put None in their place, and tell whether they were there.
+
+    A number is found only whole: next to another digit it is a part of a longer, wrong number.
+    """
+    for start in range(len(words) - len(slot) + 1 if slot else 0):
+        end = start + len(slot)
+        before = words[start - 1] if start else None
+        after = words[end] if end < len(words) else None
+        longer = (slot[0] in DIGIT_WORDS and before in DIGIT_WORDS) or (
+            slot[-1] in DIGIT_WORDS and after in DIGIT_WORDS
+        )
+        if words[start:end] == list(slot) and not longer:
+            words[start:end] = [None] * len(slot)
+            return True
+    return False
+
+
+def score_replies(conversation: Conversation, expected: Sequence[ExpectedReply], recogniser: Hears) -> list[ReplyScore]:
     """Hear the agent's answer to each of the caller's turns, and compare it with what it should be.
 
-    The right turn: an answer begins after its turn began and before the next one ends up answered, that is before the
-    next expected turn starts; what the agent says in another turn counts there.
+    The right turn: an answer begins after its own turn began and before the next expected turn does; what the agent
+    says in another turn counts there. Raises ValueError when the turns overlap or are out of order.
     """
-    if any(later.turn.start < earlier.turn.end for earlier, later in zip(expected, expected[1:], strict=False)):
+    if any(later.turn.start < earlier.turn.end for earlier, later in pairwise(expected)):
         raise ValueError("expected replies must be in the order of the caller's turns, which must not overlap")
     rate = conversation.sample_rate
     spans = audible_spans(conversation.agent, rate)
-    limits = [reply.turn.start for reply in expected[1:]] + [None]
+    limits = [reply.turn.start for reply in expected[1:]]
     scores = []
-    for reply, until in zip(expected, limits, strict=True):
+    for reply, until in zip_longest(expected, limits):
         gap = voice_to_voice(reply.turn, spans, until)
         heard = ""
         if gap is not None:

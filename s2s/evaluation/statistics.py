@@ -10,8 +10,8 @@ import numpy as np
 def summarise(values: Sequence[float], failures: int = 0) -> dict[str, Any]:
     """Return n, failures, mean and p50/p90/p95/p99/max of `values`, in their unit.
 
-    Percentiles are nearest-rank (an observed value, never an interpolation) over values and failures together, a failure
-    counting as infinite; a percentile that falls on a failure, or on nothing, is None. The mean is of the values.
+    Percentiles are nearest-rank (an observed value, never an interpolation) over values and failures together, a
+    failure counting as infinite; one that falls on a failure, or on nothing, is None. The mean is of the values.
     """
     if failures < 0:
         raise ValueError(f"failures must be at least 0, not {failures}")
@@ -51,7 +51,7 @@ def proportion(successes: int, n: int) -> dict[str, Any]:
 def bootstrap_ratio_interval(
     numerators: Sequence[float], denominators: Sequence[float], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of sum(numerators) / sum(denominators), resampling pairs (whole recordings)."""
+    """Return the 95 % bootstrap interval of sum(numerators) / sum(denominators), resampling whole pairs."""
     top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if top.shape != bottom.shape or top.ndim != 1 or len(top) == 0:
         raise ValueError(f"need as many numerators as denominators, at least one; got {top.shape} and {bottom.shape}")

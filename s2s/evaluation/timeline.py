@@ -10,7 +10,6 @@ from s2s.audio.io import write_wav
 from s2s.data.schema import Word
 from s2s.evaluation.audibility import Span, audible_spans
 from s2s.evaluation.conversation import caller_turns, voice_to_voice
-from s2s.evaluation.extras import require
 
 _INK, _PALE, _GAP = "#22303c", "#8a97a3", "#c8455b"
 _COLOURS = {"caller": "#2a7f9e", "agent": "#d98324"}
@@ -29,7 +28,7 @@ def write_stereo(path: Path, caller: np.ndarray, agent: np.ndarray, sample_rate:
 
 
 def answer_gap(caller: np.ndarray, agent: np.ndarray, sample_rate: int) -> Span | None:
-    """Return the silence between the caller's last turn and the agent's answer, None without one or when it is early."""
+    """Return the silence between the caller's last turn and the agent's answer; None without one or if it is early."""
     turns = caller_turns(caller, sample_rate)
     gap = voice_to_voice(turns[-1], audible_spans(agent, sample_rate)) if turns else None
     if gap is None or gap < 0:
@@ -47,15 +46,16 @@ def draw_timeline(
 ) -> Path:
     """Draw (caller [N], agent [M]) one above the other with the words of each under it; return the path.
 
-    `gap` is the stretch to mark with its milliseconds; without one it is found by `answer_gap`. The file's suffix chooses
-    the format (png, svg, pdf).
+    `gap` is the stretch to mark with its milliseconds; without one it is found by `answer_gap`. The file's suffix
+    chooses the format (png, svg, pdf).
     """
-    figure_module = require("matplotlib.figure")
-    backend = require("matplotlib.backends.backend_agg")
-    seconds = max(*(len(track) for track in tracks), 1) / sample_rate
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seconds = max(*(len(track) / sample_rate for track in tracks), 1.0)
     width = float(np.clip(seconds * _INCHES_PER_SECOND, _MIN_WIDTH, _MAX_WIDTH))
-    figure = figure_module.Figure(figsize=(width, 4.6), dpi=150, facecolor="white", layout="constrained")
-    backend.FigureCanvasAgg(figure)
+    figure = Figure(figsize=(width, 4.6), dpi=150, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
     axes = figure.subplots(2, 1, sharex=True)
     if gap is None:
         gap = answer_gap(*tracks, sample_rate)
@@ -64,7 +64,7 @@ def draw_timeline(
         _draw_words(axis, name, said, seconds / (width - 1.0))
         _style(axis, name, seconds)
     if gap is not None:
-        _mark_gap(figure, axes, gap, sample_rate)
+        _mark_gap(axes, gap, sample_rate)
     axes[1].tick_params(axis="x", bottom=True, labelbottom=True, colors=_PALE)
     axes[1].set_xlabel("seconds", color=_PALE)
     if title:
@@ -94,7 +94,8 @@ def _draw_words(axis: Any, name: str, words: Sequence[Word], seconds_per_inch: f
         start = max(word.start_s, free_from[row])
         height = -1.32 - 0.30 * row
         axis.plot([word.start_s] * 2, [-1.05, height + 0.12], color=_COLOURS[name], linewidth=0.6, alpha=0.45)
-        axis.text(start, height, word.text, fontsize=_WORD_POINTS, color=_INK, ha="left", va="center")
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
+        axis.text(start, height, word.text, fontsize=_WORD_POINTS, color=_INK, ha="left", va="center", bbox=box)
         free_from[row] = start + (len(word.text) + 1) * letter
 
 
@@ -110,15 +111,14 @@ def _style(axis: Any, name: str, seconds: float) -> None:
     axis.set_ylabel(name, color=_COLOURS[name], fontsize=12, fontweight="bold", y=0.66)
 
 
-def _mark_gap(figure: Any, axes: Any, gap: Span, sample_rate: int) -> None:
-    """Shade the gap over both tracks, and write its length above the agent's."""
+def _mark_gap(axes: Any, gap: Span, sample_rate: int) -> None:
+    """Shade the gap over both tracks, and write its length beside it."""
     start, end = gap.start / sample_rate, gap.end / sample_rate
     for axis in axes:
         axis.axvspan(start, end, color=_GAP, alpha=0.16, linewidth=0)
         for edge in (start, end):
             axis.axvline(edge, color=_GAP, linewidth=0.9)
     label = f"{round((gap.end - gap.start) * 1000 / sample_rate)} ms"
-    axes[0].annotate(
-        label, ((start + end) / 2, 1.0), xytext=(6, 0), textcoords="offset points", annotation_clip=False,
-        color=_GAP, fontsize=12, fontweight="bold", ha="left", va="top",
-    )  # fmt: skip
+    # Right of the gap the caller is silent, so the label hides nothing.
+    place = {"xytext": (6, 0), "textcoords": "offset points", "annotation_clip": False, "va": "top"}
+    axes[0].annotate(label, (end, 1.0), color=_GAP, fontsize=12, fontweight="bold", **place)

@@ -9,9 +9,11 @@ from typing import Any
 from s2s.evaluation.extras import require
 from s2s.evaluation.statistics import bootstrap_ratio_interval
 
-_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # "8-12" is read "eight to twelve"; a longer chain (4-2-7-1) or a longer number (555-1234) is read digit by digit.
 _RANGE = re.compile(r"(?<![\d-])(\d{1,2})\s?[-\u2013]\s?(\d{1,2})(?![\d-])")
+# The normaliser reads a number's value and would lose these zeros, which a zip code needs.
+_LEADING_ZERO = re.compile(r"(?<![\d.,])0\d+")
 _MONEY = re.compile(r"[$\u00a3\u20ac]([\d.,]*\d)")
 
 
@@ -27,9 +29,10 @@ def normalise(text: str) -> str:
     "Parcel 4271.", "parcel four two seven one" and "parcel forty-two seventy-one" all become the same five words: a
     recogniser is free in how it writes a number, and splitting it makes one wrong digit one wrong word.
     """
-    plain = _english_normaliser()(_RANGE.sub(r"\1 to \2", text))
+    split = _LEADING_ZERO.sub(lambda number: " ".join(number[0]), _RANGE.sub(r"\1 to \2", text))
+    plain = _english_normaliser()(split)
     plain = _MONEY.sub(r"\1 dollars", plain)
-    spelled = re.sub(r"\d", lambda digit: f" {_DIGIT_WORDS[int(digit[0])]} ", plain)
+    spelled = re.sub(r"\d", lambda digit: f" {DIGIT_WORDS[int(digit[0])]} ", plain)
     return " ".join(re.sub(r"[^\w\s']", " ", spelled).split())
 
 
