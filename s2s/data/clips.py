@@ -60,7 +60,7 @@ def expand(patterns: Iterable[str]) -> list[Path]:
 
 
 def load_clips(paths: Iterable[Path], cache: Path, sample_rate: int) -> list[Clip]:
-    """Clips of parquet tables with `audio` bytes, and where they have them `text` and the other columns that Clip names.
+    """Clips of parquet tables with `audio` bytes, and where they have them the other columns that Clip names.
 
     `intent` loses a leading underscore; `speech_start`, `speech_end` and `words` (JSON of [text, start, end]) are
     computed where missing. Decoded audio lies in `cache` as raw int16, mapped into memory.
@@ -86,10 +86,10 @@ def _fingerprint(path: Path, sample_rate: int) -> str:
 
 
 def _decode(path: Path, table: Path, sound: Path, sample_rate: int) -> None:
-    """Write the samples and the descriptions of one file; a row that is not audio is left out with a warning."""
+    """Write the samples and the descriptions of one file; rows that are not audio are left out, with a warning."""
     table.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    length = 0
+    length = bad = 0
     partial = sound.with_suffix(f".{os.getpid()}")
     with partial.open("wb") as file:
         for batch in pq.ParquetFile(path).iter_batches(64):
@@ -97,13 +97,16 @@ def _decode(path: Path, table: Path, sound: Path, sample_rate: int) -> None:
                 try:
                     wav, rate = read_audio(raw["audio"])
                 except AudioError as error:
-                    log.warning("%s: %r left out: %s", path.name, raw.get("text"), error)
+                    log.debug("%s: %r left out: %s", path.name, raw.get("text"), error)
+                    bad += 1
                     continue
                 wav = resample(wav.mean(axis=0), rate, sample_rate)
                 file.write(float_to_int16(wav).tobytes())
                 rows.append(_describe(raw, wav, sample_rate) | {"start": length, "length": len(wav)})
                 length += len(wav)
     partial.replace(sound)
+    if bad:
+        log.warning("%s: %d of %d rows are not audio and are left out", path, bad, bad + len(rows))
     partial.write_text(json.dumps(rows), "utf-8")
     partial.replace(table)
 

@@ -9,42 +9,40 @@ from typing import Any
 import numpy as np
 
 from s2s.audio.pcm import int16_to_float
+from s2s.data.augment import AugmentConfig, augment_caller
 from s2s.data.clips import Clip, expand, load_clips
 from s2s.data.desk import DeskCall, Reply, load_desk
-from s2s.data.line import Line, LineConfig
 from s2s.data.schema import Dialogue
 from s2s.data.timeline import Timeline
 from s2s.data.utterances import SPLITS, Callers, Speaker, Utterance
+from s2s.data.wishes import FOREIGN, WEIGHTS, YES, Wishes
 
-# Callers who give a number, ask for something again or know the opening's answer come often; the rest weigh 1.
-WEIGHTS = {
-    "track": 2.5, "late": 1.5, "give_number": 1.5, "track_with_number": 3.0, "change_address": 2.0, "redeliver": 2.0,
-    "opening_hours": 2.0, "location": 2.0, "refund": 1.5, "human": 1.5, "hello": 1.5, "thanks": 1.5, "goodbye": 1.5,
-    "repeat": 1.5, "out_of_scope": 1.5, "filler_unclear": 1.0, "hold_on": 1.0,
-}  # fmt: skip
-# What is said while the agent waits for an answer, as shares; "" is any intent that fits always.
-ANSWERS: dict[str, dict[str, float]] = {
-    "number": {"give_number": 0.82, "repeat": 0.05, "hold_on": 0.06, "filler_unclear": 0.03, "": 0.04},
-    "confirm_number": {"confirm_number_yes": 0.66, "confirm_no": 0.22, "repeat": 0.05, "hold_on": 0.02, "": 0.05},
-    "zip": {"give_zip": 0.84, "repeat": 0.05, "hold_on": 0.05, "filler_unclear": 0.02, "": 0.04},
-    "confirm_zip": {"confirm_zip_yes": 0.68, "confirm_no": 0.22, "repeat": 0.05, "": 0.05},
-    "part_of_day": {"say_morning": 0.44, "say_afternoon": 0.44, "repeat": 0.05, "hold_on": 0.03, "": 0.04},
-}
-# "Yes" and "no" are said alike to both questions, unless they name the thing that was asked for.
-YES = ("confirm_number_yes", "confirm_zip_yes")
-FOREIGN = {"confirm_number": ("zip", "code", "address", "area"), "confirm_zip": ("parcel", "package", "tracking")}
 TRIES = 3  # utterances drawn until one is short enough for the rest of the call
+
+# The caller's level is drawn once per call by the composer, so the augmentation leaves it alone.
+MODERATE = AugmentConfig(
+    room_chance=0.1, echo_chance=0.1, noise_chance=0.35, noise_snr_db=(10.0, 30.0), gain_chance=0.0,
+    telephone_chance=0.25, loss_chance=0.05,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ComposeConfig:
-    """Where the clips are and how calls go; probabilities are per call or per turn, times in seconds."""
+    """Where the clips are and how calls go; probabilities are per call or per turn, times in seconds.
+
+    `desk` is the desk's YAML, `agent` the table of its replies; `callers` and `noise` are globs of tables, `cache` is a
+    folder for decoded audio. `augment` is what happens to the caller's track afterwards (None: nothing).
+    """
 
     desk: str
     agent: str
     callers: tuple[str, ...]
     cache: str
-    line: LineConfig = field(default_factory=LineConfig)
+    num_dialogues: int = 10000
+    split: str = "train"
+    seed: int = 0
+    noise: tuple[str, ...] = ()
+    augment: AugmentConfig | None = MODERATE
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
     sample_rate: int = 24000
     frame_size: int = 960
@@ -64,6 +62,8 @@ class ComposeConfig:
     stop_fade_s: float = 0.04
 
     def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r}; allowed are {SPLITS}")
         if self.longest_s < 16:
             raise ValueError(f"longest_s is {self.longest_s}; the shortest calls need 16 s")
         if not self.turns or abs(sum(self.turns) - 1) > 1e-6:
@@ -81,6 +81,32 @@ def iter_dialogues(
         index += 1
 
 
+def call_id(seed: int, split: str, index: int) -> str:
+    """The name of call `index` of a seed and split."""
+    return f"desk-{split}-{seed}-{index:07d}"
+
+
+class DeskSource:
+    """The calls of a config as rows by number: 0 ... num_dialogues - 1 of its split and seed."""
+
+    name = "support_desk"
+
+    def __init__(self, config: ComposeConfig) -> None:
+        self._config = config
+        self._composer = Composer(config)
+
+    def __len__(self) -> int:
+        return self._config.num_dialogues
+
+    def row_id(self, index: int) -> str:
+        return call_id(self._config.seed, self._config.split, index)
+
+    def __getitem__(self, index: int) -> Dialogue:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._composer.compose(self._config.seed, self._config.split, index)
+
+
 class Composer:
     """All clips, loaded once. `compose` is a function of its arguments alone, so that workers can share the indices."""
 
@@ -90,25 +116,26 @@ class Composer:
         self.desk = load_desk(config.desk)
         self.replies: dict[tuple[str, str], list[Clip]] = {}
         for clip in load_clips(expand([config.agent]), Path(config.cache), config.sample_rate):
-            key = f"give_{clip.key}" if clip.kind in ("number", "zip") else clip.key
-            self.replies.setdefault((key, clip.digits), []).append(clip)
+            self.replies.setdefault((clip.key, clip.digits), []).append(clip)
         missing = [key for key in self.desk.fixed_replies() if (key, "") not in self.replies]
         if missing:
             raise ValueError(f"{config.agent}: no clip of the replies {missing}")
         clips = load_clips(expand(config.callers), Path(config.cache), config.sample_rate)
         self.callers = Callers(clips, config.sample_rate, {digits for _, digits in self.replies if digits})
-        self.line = Line(config.line, config.sample_rate, Path(config.cache))
-        free = [name for name, intent in self.desk.intents.items() if not intent.contexts]
-        free = [name for name in (*free, "track_with_number", "filler_unclear") if self.callers.has(name)]
-        self.free = free
-        self.free_weights = np.array([config.weights.get(name, 1.0) for name in free])
+        noises = load_clips(expand(config.noise), Path(config.cache), config.sample_rate)
+        self.noises = [int16_to_float(np.asarray(clip.pcm)) for clip in noises]
+        self.wishes = Wishes(self.desk, config.weights, self.callers.has)
 
     def compose(self, seed: int, split: str, index: int) -> Dialogue:
         """One call. ValueError for a split that is not one of train, validation, test."""
         if split not in SPLITS:
             raise ValueError(f"split {split!r}; allowed are {SPLITS}")
-        rng = np.random.default_rng([seed, SPLITS.index(split), index])
-        return _Call(self, split, rng).run(f"{split}-{seed}-{index:07d}")
+        key = (seed, SPLITS.index(split), index)
+        call = _Call(self, split, np.random.default_rng(key)).run(call_id(seed, split, index))
+        if self.config.augment:
+            rate, augment = self.config.sample_rate, self.config.augment
+            call.user = augment_caller(call.user, call.agent, rate, augment, key, self.noises)
+        return call
 
     def reply_clip(self, reply: Reply, rng: np.random.Generator) -> Clip:
         """A rendition of this reply."""
@@ -155,18 +182,18 @@ class _Call:
             first_at = self._next_onset()
         tail = self._samples(0.6, 2.0)
         self.timeline.finish(self.end + tail)
-        user, line = self.composer.line.apply(self.timeline.user, self.rng)
         meta = {
-            "split": self.split, "kind": kind, "turns": self.turns, "events": self.events, "line": line,
+            "split": self.split, "kind": kind, "turns": self.turns, "events": self.events,
             "intents": [turn["intent"] for turn in self.turns], "speaker": self.speaker.voice,
         }  # fmt: skip
+        timeline = self.timeline
         return Dialogue(
-            name, user, self.timeline.agent, self.config.sample_rate, self.timeline.user_words, self.timeline.agent_words, meta
+            name, timeline.user, timeline.agent, timeline.sample_rate, timeline.user_words, timeline.agent_words, meta
         )
 
     def _turn(self, onset: int, last: bool) -> bool:
         """One utterance from `onset` and its reply; False, and nothing changed, if the call has no room for it."""
-        utterance = self._utterance(self._intent(last))
+        utterance = self._utterance(self.composer.wishes.draw(self.state, self.rng, last and bool(self.turns)))
         before = copy.copy(self.state)
         reply = self.state.hear(utterance.intent, utterance.digits)
         clip = self.composer.reply_clip(reply, self.rng)
@@ -194,22 +221,8 @@ class _Call:
     def _answer_at(self, end: int, clip: Clip) -> int:
         """A frame boundary such that the reply is first heard within `gap_s` after `end`."""
         low, high = (end + self._samples(gap_s - clip.speech_start_s) for gap_s in self.config.gap_s)
-        first = self.timeline.on_frame(low)
-        return first + self.config.frame_size * int(self.rng.integers(max(1, 1 + (high - first) // self.config.frame_size)))
-
-    def _intent(self, last: bool) -> str:
-        """What the caller means next: an answer to the agent's question, or anything that makes sense now."""
-        if self.state.not_understood and self._chance(0.25):
-            return self._pick(["filler_unclear", "out_of_scope"], np.ones(2))
-        answers = ANSWERS.get(self.state.waiting, {"": 1.0})
-        answers = {n: p for n, p in answers.items() if not n or self.composer.callers.has(n)} or {"": 1.0}
-        chosen = self._pick(list(answers), np.array(list(answers.values())))
-        if chosen:
-            return chosen
-        if last and self.turns and self._chance(0.35):
-            return self._pick(["thanks", "goodbye"], np.ones(2))
-        fits = np.array([self.state.allows(name) for name in self.composer.free])
-        return self._pick(self.composer.free, self.composer.free_weights * fits)
+        first, frame_size = self.timeline.on_frame(low), self.config.frame_size
+        return first + frame_size * int(self.rng.integers(max(1, 1 + (high - first) // frame_size)))
 
     def _utterance(self, intent: str) -> Utterance:
         callers, rng = self.composer.callers, self.rng
@@ -292,9 +305,6 @@ class _Call:
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
-
-    def _pick(self, names: list[str], weights: np.ndarray) -> str:
-        return names[int(self.rng.choice(len(names), p=weights / weights.sum()))]
 
     def _samples(self, low_s: float, high_s: float | None = None) -> int:
         seconds = low_s if high_s is None else self.rng.uniform(low_s, high_s)
