@@ -37,16 +37,16 @@ def last_level_cache_bytes() -> int | None:
     return max(sizes, default=None)
 
 
-def _best_seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Return the shortest of `repeats` runs after one that does not count: what the machine can do undisturbed."""
-    best = float("inf")
+def _best_run(work: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
+    """Return wall and processor seconds of the shortest of `repeats` runs, after one that does not count."""
+    best = (float("inf"), 0.0)
     for attempt in range(repeats + 1):
         _finish(device)
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         work()
         _finish(device)
         if attempt:
-            best = min(best, time.perf_counter() - start)
+            best = min(best, (time.perf_counter() - start, time.process_time() - start_cpu))
     return best
 
 
@@ -61,20 +61,22 @@ def read_bandwidth(threads: int = 1, num_bytes: int = GIB, repeats: int = 3, dev
     Reads the buffer once per run by a sum and by a scalar product of it with itself, and takes the faster. The buffer
     must be larger than the last-level cache, or the cache is measured: `cache_bytes` stands beside the number. A
     virtual machine may report a cache of hundreds of MiB that it shares with others; part of it still serves a buffer
-    of 1 GiB, so the number is an upper bound of what the memory itself gives.
+    of 1 GiB, so the number is an upper bound of what the memory itself gives. `cpu_share` is the share of the threads'
+    time that the machine granted: well below 1, somebody else was using the processor and the number is too low.
     """
     if num_bytes < 4:
         raise ValueError(f"num_bytes must be at least 4, not {num_bytes}")
     place = torch.device(device)
     buffer = torch.ones(num_bytes // 4, dtype=torch.float32, device=place)
     with torch_threads(threads), torch.inference_mode():
-        seconds = min(
-            _best_seconds(lambda: buffer.sum(), repeats, place),
-            _best_seconds(lambda: torch.dot(buffer, buffer), repeats, place),
+        seconds, cpu_seconds = min(
+            _best_run(lambda: buffer.sum(), repeats, place),
+            _best_run(lambda: torch.dot(buffer, buffer), repeats, place),
         )
     return {
         "read_gb_per_s": buffer.numel() * 4 / seconds / 1e9,
         "threads": threads,
+        "cpu_share": cpu_seconds / seconds / threads,
         "buffer_bytes": buffer.numel() * 4,
         "cache_bytes": last_level_cache_bytes() if place.type == "cpu" else None,
     }
@@ -83,14 +85,20 @@ def read_bandwidth(threads: int = 1, num_bytes: int = GIB, repeats: int = 3, dev
 def matmul_flops(
     dtype: torch.dtype = torch.float32, threads: int = 1, size: int = 2048, repeats: int = 3, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Return the FLOP/s of a product of two [size, size] matrices of `dtype`, 2 size^3 operations each."""
+    """Return the FLOP/s of a product of two [size, size] matrices of `dtype`, counted as 2 size^3 operations."""
     place = torch.device(device)
     left: Tensor = torch.randn(size, size, device=place).to(dtype)
     right: Tensor = torch.randn(size, size, device=place).to(dtype)
     with torch_threads(threads), torch.inference_mode():
-        seconds = _best_seconds(lambda: left @ right, repeats, place)
+        seconds, cpu_seconds = _best_run(lambda: left @ right, repeats, place)
     name = str(dtype).removeprefix("torch.")
-    return {"gflop_per_s": 2 * size**3 / seconds / 1e9, "dtype": name, "threads": threads, "size": size}
+    return {
+        "gflop_per_s": 2 * size**3 / seconds / 1e9,
+        "dtype": name,
+        "threads": threads,
+        "cpu_share": cpu_seconds / seconds / threads,
+        "size": size,
+    }
 
 
 def machine_report(threads: tuple[int, ...] = (1, 2), device: str = "cpu") -> dict[str, Any]:

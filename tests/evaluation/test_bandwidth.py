@@ -8,6 +8,7 @@ def test_measurements_carry_their_conditions() -> None:
     read = read_bandwidth(threads=1, num_bytes=1 << 20, repeats=1)
     assert 0.01 < read["read_gb_per_s"] < 10_000
     assert (read["threads"], read["buffer_bytes"], read["cache_bytes"]) == (1, 1 << 20, last_level_cache_bytes())
+    assert 0 < read["cpu_share"] < 1.5
     product = matmul_flops(torch.bfloat16, threads=1, size=64, repeats=1)
     assert product["gflop_per_s"] > 0
     assert (product["dtype"], product["size"]) == ("bfloat16", 64)
