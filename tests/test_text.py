@@ -62,9 +62,11 @@ def test_json_and_pickle_give_the_same_tokenizer(tokenizer: Tokenizer) -> None:
         assert copy.encode("my parcel is ünknown") == tokenizer.encode("my parcel is ünknown")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"model": {"type": "WordLevel"}}', '{"model": {"type": "BPE"}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"model": {"type": "WordLevel"}}', '{"model": {"type": "BPE"}}']
+)
 def test_a_broken_file_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="token"):
         load_tokenizer(text)
 
 
@@ -79,5 +81,5 @@ def test_a_vocabulary_without_all_bytes_is_refused() -> None:
 def test_too_small_a_vocabulary_and_a_lone_surrogate_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="256"):
         BpeTokenizer.train(TEXTS, 100)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="surrogates"):
         tokenizer.encode("\ud800")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pyarrow.parquet as pq
 import torch
@@ -20,7 +19,7 @@ from torch.utils.data import Dataset
 from s2s.audio.io import read_audio
 from s2s.audio.pcm import float_to_int16
 from s2s.audio.resample import resample
-from s2s.data.resume import ResumableLoader
+from s2s.data.resume import ResumableDataModule, ResumableLoader
 
 log = logging.getLogger(__name__)
 
@@ -75,42 +74,27 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
         return crop
 
 
-class AudioCropDataModule(lightning.LightningDataModule):
+class AudioCropDataModule(ResumableDataModule):
     """Batches {"wav": [B, 1, N]} of random crops; the order is a pure function of (seed, step) and resumes exactly."""
 
     def __init__(self, config: AudioCropConfig) -> None:
         super().__init__()
         self.config = config
-        self.loader: ResumableLoader | None = None
-        self._position: dict[str, int] = {}
 
     def prepare_data(self) -> None:
         build_cache(self.config)
 
     def train_dataloader(self) -> ResumableLoader:
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if self.config.batch_size % world:
-            raise ValueError(f"batch_size {self.config.batch_size} must be a multiple of the {world} processes")
-        dataset = AudioCropDataset(self.config, rank, world)
-        per_epoch = max(1, dataset.num_samples // (self.config.crop_samples * self.config.batch_size))
-        self.loader = ResumableLoader(
+        config = self.config
+        dataset = AudioCropDataset(config, *self.rank_and_world(config.batch_size))
+        per_epoch = max(1, dataset.num_samples // (config.crop_samples * config.batch_size))
+        loader = ResumableLoader(
             dataset,
             lambda epoch: range(epoch * per_epoch, (epoch + 1) * per_epoch),
             per_epoch,
-            self.config.num_workers,
+            config.num_workers,
         )
-        if self._position:
-            self.loader.load_state_dict(self._position)
-        return self.loader
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(self.loader.state_dict()) if self.loader else dict(self._position)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._position = dict(state_dict)
-        if self.loader:
-            self.loader.load_state_dict(self._position)
+        return self.resume(loader)
 
 
 def build_cache(config: AudioCropConfig) -> Path:
@@ -146,7 +130,9 @@ def build_cache(config: AudioCropConfig) -> Path:
     num_clips = len(starts) - 1
     if num_clips == 0 or bad > config.max_bad_fraction * (bad + num_clips):
         part.unlink()
-        raise ValueError(f"{bad} of {bad + num_clips} clips cannot be decoded; allowed are {config.max_bad_fraction:.1%}")
+        raise ValueError(
+            f"{bad} of {bad + num_clips} clips cannot be decoded; allowed are {config.max_bad_fraction:.1%}"
+        )
     part.replace(path)
     index_part = index_path.with_name(index_path.name + f".part{os.getpid()}")
     index_part.write_text(json.dumps({"key": key, "starts": starts, "left_out": bad}))

@@ -1,10 +1,11 @@
-"""A loader whose position can be saved and restored: the same batches in the same order, at any number of workers."""
+"""Training order that can be saved and restored: the same batches again, at any number of workers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -52,20 +53,70 @@ class ResumableLoader:
 
     def _rest_of_epoch(self) -> Iterator[Any]:
         keys = list(self._keys(self.epoch))[self.batch :]
-        loader: DataLoader[Any] = DataLoader(
-            self.dataset,
-            batch_size=None,
-            sampler=keys,
-            num_workers=self._num_workers,
-            prefetch_factor=self._prefetch if self._num_workers else None,
-            collate_fn=_as_it_is,
-            # Its own generator: starting workers must not draw from the global one, which the model trains with.
-            generator=torch.Generator().manual_seed(0),
-        )
-        for batch in loader:
+        for batch in _fetch(self.dataset, keys, self._num_workers, self._prefetch):
             self.batch += 1
             yield batch
 
 
+class FixedLoader:
+    """The same batches at every `iter`, from the first on: for validation."""
+
+    def __init__(self, dataset: Dataset[Any], keys: Sequence[Any], num_workers: int = 0, prefetch: int = 4) -> None:
+        self.dataset = dataset
+        self._keys, self._num_workers, self._prefetch = keys, num_workers, prefetch
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(_fetch(self.dataset, self._keys, self._num_workers, self._prefetch))
+
+
+def _fetch(dataset: Dataset[Any], keys: Sequence[Any], num_workers: int, prefetch: int) -> DataLoader[Any]:
+    """Batches `dataset[key]` in the order of keys."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=keys,
+        num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
+        collate_fn=_as_it_is,
+        # Its own generator: starting workers must not draw from the global one, which the model trains with.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+class ResumableDataModule(lightning.LightningDataModule):
+    """A data module whose checkpoint state is the position of its training loader; subclasses set `loader`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loader: ResumableLoader | None = None
+        self._position: dict[str, Any] = {}
+
+    def rank_and_world(self, batch_size: int) -> tuple[int, int]:
+        """(rank, number of processes); ValueError unless the processes share `batch_size` rows evenly."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if batch_size % world:
+            raise ValueError(f"batch_size {batch_size} must be a multiple of the {world} processes")
+        return rank, world
+
+    def resume(self, loader: ResumableLoader) -> ResumableLoader:
+        """Keeps `loader` as the one whose position counts, and moves it to the restored position."""
+        self.loader = loader
+        if self._position:
+            loader.load_state_dict(self._position)
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.loader.state_dict()) if self.loader else dict(self._position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._position = dict(state_dict)
+        if self.loader:
+            self.loader.load_state_dict(self._position)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 FORMAT = "s2s.encoded.1"
+WORD_TOLERANCE_S = 0.5
 
 ENCODED_SCHEMA = pa.schema(
     [
@@ -75,6 +76,10 @@ class Dialogue:
         for word in (*self.user_words, *self.agent_words):
             if not 0 <= word.start_s <= word.end_s < float("inf"):
                 raise DialogueError(f"word {word.text!r} runs from {word.start_s} to {word.end_s} s")
+            if word.start_s > self.duration_s + WORD_TOLERANCE_S:
+                raise DialogueError(
+                    f"word {word.text!r} at {word.start_s} s is after the end at {self.duration_s:.2f} s"
+                )
         return self
 
 

@@ -79,4 +79,6 @@ def test_a_word_has_no_white_space(text: str) -> None:
 def test_clean_words_splits_sorts_and_drops() -> None:
     got = clean_words([Word(" b ", 2.0, 3.0), Word("", 0.0, 1.0), Word("New York", 0.0, 0.7)])
     assert [word.text for word in got] == ["New", "York", "b"]
-    assert got[0].end_s == pytest.approx(0.3) and got[1].start_s == pytest.approx(0.3) and got[1].end_s == 0.7
+    assert got[0].end_s == pytest.approx(0.3)
+    assert got[1].start_s == pytest.approx(0.3)
+    assert got[1].end_s == 0.7

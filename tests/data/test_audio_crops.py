@@ -47,7 +47,8 @@ def test_a_crop_is_a_piece_of_one_clip(config: AudioCropConfig) -> None:
     module = _module(config)
     for batch in module.train_dataloader():
         wav = batch["wav"]
-        assert wav.shape == (4, 1, 400) and wav.dtype == torch.float32
+        assert wav.shape == (4, 1, 400)
+        assert wav.dtype == torch.float32
         pcm = (wav * 32768).round().long().squeeze(1)
         assert torch.equal(pcm.diff(dim=1), torch.ones(4, 399, dtype=torch.long))
         clip, place = pcm[:, 0] // 4_000, pcm[:, 0] % 4_000
@@ -66,7 +67,8 @@ def test_every_clip_is_drawn_and_crops_differ_between_steps_and_seeds(config: Au
 def test_a_short_clip_lies_in_silence(config: AudioCropConfig) -> None:
     wav = AudioCropDataset(_module(config, crop_samples=5_000).config)[0]["wav"]
     assert wav.shape == (4, 1, 5_000)
-    assert ((wav != 0).sum(-1) < 2_001).all() and ((wav != 0).sum(-1) > 990).all()
+    assert ((wav != 0).sum(-1) < 2_001).all()
+    assert ((wav != 0).sum(-1) > 990).all()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -88,7 +90,9 @@ def _take(module: AudioCropDataModule, count: int | None) -> list[dict[str, torc
     return list(module.train_dataloader())[:count]
 
 
-def test_the_second_epoch_is_new_and_starting_workers_leaves_the_global_generator_alone(config: AudioCropConfig) -> None:
+def test_the_second_epoch_is_new_and_starting_workers_leaves_the_global_generator_alone(
+    config: AudioCropConfig,
+) -> None:
     loader = _module(config, num_workers=1).train_dataloader()
     torch.manual_seed(0)
     first = [batch["wav"] for batch in loader]
@@ -112,7 +116,8 @@ def test_other_rates_and_stereo_become_mono_at_24_khz(tmp_path: Path) -> None:
     pq.write_table(pa.table({"audio": [_bytes(tone, 8_000), _bytes(stereo, 8_000, "FLAC")]}), tmp_path / "a.parquet")
     build_cache(AudioCropConfig((str(tmp_path / "a.parquet"),), str(tmp_path / "a.npy"), 100, 1))
     pcm = np.load(tmp_path / "a.npy")
-    assert pcm.dtype == np.int16 and pcm.size == 48_000
+    assert pcm.dtype == np.int16
+    assert pcm.size == 48_000
     peaks = np.abs(pcm.reshape(2, -1)[:, 1_000:-1_000]).max(1) / 32768
     assert peaks == pytest.approx([0.5, 0.25], abs=0.01)
 

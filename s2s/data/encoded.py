@@ -1,0 +1,106 @@
+"""Encoded dialogues for training: shards as one memory-mapped arrow file, and batches of grid-ready tracks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import Dataset
+
+from s2s.data.schema import ENCODED_SCHEMA, EncodedDialogue
+from s2s.data.shards import ShardInfo, common_info
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """What a batch holds: `rows` of the table, the first frame of each, and the length all are filled to."""
+
+    rows: tuple[int, ...]
+    starts: tuple[int, ...]
+    num_steps: int
+
+
+def build_arrow(files: Sequence[Path], cache: Path) -> Path:
+    """Copies shards into one uncompressed arrow file in the folder `cache`, which can be mapped; once per content."""
+    stamp = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    path = cache / f"encoded-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:12]}.arrow"
+    if path.exists():
+        return path
+    common_info(files)
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, ENCODED_SCHEMA) as writer:
+            for file in files:
+                writer.write_table(pq.read_table(file).cast(ENCODED_SCHEMA), max_chunksize=1_024)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    log.info("%s: %d shards", path, len(files))
+    return path
+
+
+class EncodedDataset(Dataset[Batch]):
+    """`dataset[key]` is a batch of rows; only the pages of these rows are read from disk."""
+
+    def __init__(self, path: Path, info: ShardInfo) -> None:
+        self.info = info
+        self._path = path
+        self._table = self._map()
+        self.num_frames: np.ndarray = self._table.column("num_frames").to_numpy()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        """{user [B, K, T], user_text [B, 1, T], agent_text [B, 1, T], agent [B, K, T], agent_active [B, T] bool,
+        lengths [B], rows [B]}, ids int64. Frames from a row's length on are filler: code 0, text pad, not active.
+        """
+        size, steps, num_codebooks = len(key.rows), key.num_steps, self.info.num_codebooks
+        codes = {name: np.zeros((size, num_codebooks, steps), np.int64) for name in ("user", "agent")}
+        text = {n: np.full((size, 1, steps), self.info.text_pad_id, np.int64) for n in ("user_text", "agent_text")}
+        active = np.zeros((size, steps), bool)
+        lengths = np.zeros(size, np.int64)
+        for at, (row, start) in enumerate(zip(key.rows, key.starts, strict=True)):
+            dialogue = self.dialogue(row)
+            span = slice(start, start + steps)
+            lengths[at] = length = dialogue.agent_text[span].size
+            for name, tracks in {**codes, **text}.items():
+                tracks[at, :, :length] = getattr(dialogue, name)[..., span]
+            active[at, :length] = dialogue.agent_active[span] != 0
+        arrays = {**codes, **text, "agent_active": active, "lengths": lengths, "rows": np.array(key.rows)}
+        return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+    def dialogue(self, row: int) -> EncodedDialogue:
+        """One row; its arrays are views of the file."""
+        record = self._table.slice(row, 1)
+        fields = {
+            name: record.column(name)[0].as_buffer()
+            if pa.types.is_binary(record.schema.field(name).type)
+            else record.column(name)[0].as_py()
+            for name in record.schema.names
+        }
+        return EncodedDialogue.from_row(fields)
+
+    def _map(self) -> pa.Table:
+        return pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_table"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._table = self._map()
