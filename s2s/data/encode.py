@@ -267,7 +267,7 @@ def _weights_hash(codec: Codec) -> str:
     if isinstance(codec, torch.nn.Module):
         for name, value in sorted(codec.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

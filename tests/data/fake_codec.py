@@ -9,9 +9,9 @@ from s2s.codec.base import CodecSpec, check_wav
 
 
 class FakeCodec:
-    """Two codebooks of 64 at 100 samples a frame; the second codebook needs the state of the stream."""
+    """Two codebooks of 64 at 200 samples a frame; the second codebook needs the state of the stream."""
 
-    spec = CodecSpec(sample_rate=2_500, frame_size=100, num_codebooks=2, codebook_size=64)
+    spec = CodecSpec(sample_rate=5_000, frame_size=200, num_codebooks=2, codebook_size=64)
     synthesis_delay = 0
 
     def __init__(self, offset: int = 0) -> None:

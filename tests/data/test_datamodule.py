@@ -82,7 +82,7 @@ def test_an_epoch_is_a_permutation_and_the_next_one_another(config: DialogueData
     for order in orders:
         assert len(order) == len(set(order)) == 20
     assert orders[0] != orders[1] != orders[2]
-    assert set(sum(orders, [])) == set(range(23))  # what one epoch leaves over, others hold
+    assert {row for order in orders for row in order} == set(range(23))  # what one epoch leaves over, others hold
     again = _module(config).train_dataloader()
     assert [row for batch in again for row in batch["rows"].tolist()] == orders[0]
     other = _module(replace(config, seed=2)).train_dataloader()

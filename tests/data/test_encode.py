@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fake_codec import FakeCodec
 from s2s.data.augment import AugmentConfig
 from s2s.data.encode import EncodeConfig, EncodeError, EncodeProgress, Encoder, active_frames, encode_dialogues
 from s2s.data.schema import Dialogue, DialogueError, EncodedDialogue, Word
 from s2s.data.shards import common_info, read_shard, shard_files
 from s2s.text import ByteTokenizer
+from tests.data.fake_codec import FakeCodec
 
 
 class ListSource:
@@ -41,7 +41,7 @@ class ListSource:
         return row
 
 
-def _dialogue(number: int, rate: int = 2_500) -> Dialogue:
+def _dialogue(number: int, rate: int = 5_000) -> Dialogue:
     rng = np.random.default_rng(number)
     size = round(rate * (1 + 0.17 * (number % 5)))
     user, agent = (rng.uniform(-0.9, 0.9, size).astype(np.float32) for _ in range(2))
@@ -72,9 +72,9 @@ def test_rows_hold_codes_text_and_activity_of_each_dialogue(tmp_path: Path) -> N
     assert [row.id for row in rows] == [f"d{number}" for number in range(10)]
     for number, row in enumerate(rows):
         dialogue = _dialogue(number)
-        frames = -(-dialogue.num_samples // 100)
+        frames = -(-dialogue.num_samples // 200)
         for track in ("user", "agent"):
-            wav = torch.zeros(1, 1, frames * 100)
+            wav = torch.zeros(1, 1, frames * 200)
             wav[0, 0, : dialogue.num_samples] = torch.from_numpy(getattr(dialogue, track))
             assert np.array_equal(getattr(row, track), FakeCodec().encode(wav)[0].numpy())
         assert row.num_frames == frames
@@ -187,7 +187,7 @@ def test_corrupt_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_corrupt_rows_above_the_budget_fail_the_run_and_are_listed(tmp_path: Path) -> None:
-    with pytest.raises(EncodeError, match="2 of 8 rows are corrupt, allowed are 15.0% of 10"):
+    with pytest.raises(EncodeError, match=r"2 of 8 rows are corrupt, allowed are 15\.0% of 10"):
         encode_dialogues(_corrupt(), _encoder(max_bad_fraction=0.15), tmp_path)
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 2
     with pytest.raises(EncodeError):
