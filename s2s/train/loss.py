@@ -60,3 +60,18 @@ def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
             total = total + (r.detach() - f).abs().mean() / (r.detach().abs().mean() + 1e-3)
             count += 1
     return total / max(1, count)
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy where each position counts `weight`.
+
+    Args:
+        logits: [..., V].
+        target: ids [...].
+        weight: [...], zero leaves a position out.
+
+    Returns:
+        The weighted mean [] and the unreduced losses [...].
+    """
+    losses = F.cross_entropy(logits.flatten(0, -2).float(), target.flatten(), reduction="none").view_as(target)
+    return (losses * weight).sum() / weight.sum().clamp(min=1e-6), losses

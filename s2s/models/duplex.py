@@ -1,0 +1,108 @@
+"""The duplex model: one causal transformer over the token grid, with heads for its text and its audio streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from s2s.models.depth import DepthConfig, DepthTransformer
+from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
+from s2s.streams import Stream, StreamLayout, dialogue_layout
+
+
+@dataclass(frozen=True)
+class DuplexConfig:
+    """The streams and the sizes of what reads and says them. `code_width` is the width of one codebook's embedding."""
+
+    layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
+    backbone: TransformerConfig = field(default_factory=TransformerConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    code_width: int = 64
+
+
+class AudioEmbedding(nn.Module):
+    """The codes of one frame as one vector: a table per codebook, side by side, then a linear map."""
+
+    def __init__(self, stream: Stream, code_width: int, width: int):
+        super().__init__()
+        self.table_size = stream.table_size
+        self.codes = nn.Embedding(stream.num_rows * stream.table_size, code_width)
+        self.out = nn.Linear(stream.num_rows * code_width, width, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [B, K, S] -> [B, S, D]."""
+        offsets = torch.arange(ids.shape[1], device=ids.device)[:, None] * self.table_size
+        return self.out(self.codes((ids + offsets).transpose(1, 2)).flatten(2))
+
+    @torch.no_grad()
+    def start_from(self, codebooks: Tensor) -> None:
+        """Begin with a codec's own vectors [K, V, D'], D' = code_width, summed as the codec sums them.
+
+        What two frames have in common is then visible from the first step on instead of having to be learned token by token.
+        """
+        num_codebooks, size, width = codebooks.shape
+        tables = self.codes.weight.view(num_codebooks, self.table_size, -1)
+        tables.zero_()
+        mean, scale = codebooks.mean(dim=1, keepdim=True), codebooks[0].std()
+        tables[:, :size] = (codebooks - mean) / scale
+        shared = torch.randn(self.out.out_features, width, device=codebooks.device) / width**0.5
+        self.out.weight.copy_(shared.repeat(1, num_codebooks))
+
+
+class DuplexModel(nn.Module):
+    """grid [B, R, S] -> hidden [B, S, D]; then `text_logits` per text stream and `depth` for the agent's codes."""
+
+    def __init__(self, config: DuplexConfig):
+        super().__init__()
+        self.config, self.layout = config, config.layout
+        width = config.backbone.width
+        self.embeddings = nn.ModuleDict()
+        self.text_heads = nn.ModuleDict()
+        for stream in config.layout.streams:
+            if stream.num_rows > 1:
+                self.embeddings[stream.name] = AudioEmbedding(stream, config.code_width, width)
+                continue
+            self.embeddings[stream.name] = nn.Embedding(stream.table_size, width)
+            nn.init.normal_(self.embeddings[stream.name].weight, std=0.5)
+            if stream.side == "speak":
+                self.text_heads[stream.name] = nn.Linear(width, stream.table_size, bias=False)
+                nn.init.normal_(self.text_heads[stream.name].weight, std=0.02)
+        self.backbone = Transformer(config.backbone)
+        audio = [s for s in config.layout.side("speak") if s.num_rows > 1]
+        if len(audio) > 1:
+            raise ValueError(f"at most one audio stream can be spoken, got {[s.name for s in audio]}")
+        self.audio_stream = audio[0] if audio else None
+        self.depth: DepthTransformer | None = None
+        if audio:
+            stream = audio[0]
+            self.depth = DepthTransformer(config.depth, width, stream.num_rows, stream.vocab_size, stream.table_size)
+
+    @property
+    def text_streams(self) -> tuple[Stream, ...]:
+        """The spoken streams of one row, in layout order."""
+        return tuple(s for s in self.layout.side("speak") if s.name in self.text_heads)
+
+    def init_state(self, rows: int) -> TransformerState:
+        return self.backbone.init_state(rows)
+
+    def forward(self, grid: Tensor, state: TransformerState | None = None) -> Tensor:
+        """Args: grid: the model's inputs [B, R, S], see `streams.model_inputs`."""
+        parts = []
+        for stream in self.layout.streams:
+            ids = grid[:, self.layout.rows(stream.name)]
+            parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
+        return self.backbone(torch.stack(parts).sum(dim=0), state)
+
+    def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:
+        """hidden [..., D] -> name -> logits [..., V + 2]."""
+        return {name: head(hidden) for name, head in self.text_heads.items()}
+
+    @torch.no_grad()
+    def start_from_codebooks(self, codebooks: Tensor) -> None:
+        """Begin all audio embeddings with a codec's vectors [K, V, code_width]."""
+        for stream in self.layout.streams:
+            embedding = self.embeddings[stream.name]
+            if isinstance(embedding, AudioEmbedding):
+                embedding.start_from(codebooks)

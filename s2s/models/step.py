@@ -1,0 +1,132 @@
+"""READ FIRST. The step: one frame of the caller in, one frame of the agent out. Everything else prepares or repeats it.
+
+    wav [B, 1, step_size], state, controls  ->  wav [B, 1, step_size], text ids of this step
+
+`DuplexStep` is the product; `EchoStep` returns what it hears, so that engines and transports can be built and tested without
+weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from s2s.codec.base import Codec
+from s2s.models.duplex import DuplexModel
+from s2s.nn.sampling import Controls, sample, uniform_draws
+from s2s.nn.transformer import TransformerState
+from s2s.streaming import State
+from s2s.streams import RingState, TokenRing
+
+
+@dataclass
+class StepOut:
+    """wav [B, 1, step_size] of the agent; ids [B] per text stream, where ids from its vocab_size on say nothing."""
+
+    wav: Tensor
+    text: dict[str, Tensor]
+
+
+class Step(Protocol):
+    """One tick of any number of conversations."""
+
+    step_size: int
+    sample_rate: int
+
+    def init_state(self, rows: int) -> State: ...
+
+    def __call__(self, wav: Tensor, state: State, controls: Controls) -> StepOut: ...
+
+
+@dataclass
+class EchoState:
+    """How many steps each row has done [B]."""
+
+    position: Tensor
+
+
+class EchoStep:
+    """Says what it hears, one step later at the listener like any other step."""
+
+    def __init__(self, step_size: int = 960, sample_rate: int = 24000):
+        self.step_size, self.sample_rate = step_size, sample_rate
+
+    def init_state(self, rows: int) -> EchoState:
+        return EchoState(torch.zeros(rows, dtype=torch.long))
+
+    def __call__(self, wav: Tensor, state: EchoState, controls: Controls) -> StepOut:
+        state.position += 1
+        return StepOut(wav.clone(), {})
+
+
+@dataclass
+class DuplexState:
+    """All that a conversation is, between two steps."""
+
+    encoder: State
+    ring: RingState
+    backbone: TransformerState
+    decoder: State
+
+
+class DuplexStep:
+    """Encode, read the ring, backbone, text, depth, write the ring, decode."""
+
+    def __init__(self, codec: Codec, model: DuplexModel):
+        if model.depth is None or model.audio_stream is None:
+            raise ValueError("the model has no audio stream to speak, so it has no duplex step")
+        self.codec, self.model, self.depth = codec, model, model.depth
+        self.ring = TokenRing(model.layout)
+        self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
+        self._silence = silence_codes(codec)
+
+    def init_state(self, rows: int) -> DuplexState:
+        device = self._silence.device
+        return DuplexState(
+            self.codec.init_encoder(rows),
+            self.ring.init_state(rows, device),
+            self.model.init_state(rows),
+            self.codec.init_decoder(rows),
+        )
+
+    @torch.inference_mode()
+    def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
+        codes = self.codec.encode(wav, state.encoder)[..., 0]  # [B, K]
+        said = self.predict(self.ring.read(state.ring, {"user": codes}), state, controls)
+        frames = self.ring.write(state.ring, said)
+        text = {stream.name: said[stream.name][:, 0] for stream in self.model.text_streams}
+        return StepOut(self.speak(frames["agent"], state), text)
+
+    def predict(self, inputs: Tensor, state: DuplexState, controls: Controls) -> dict[str, Tensor]:
+        """Sample this step's column: inputs [B, R] -> ids per speak-stream [B, rows]."""
+        hidden = self.model(inputs[..., None], state.backbone)[:, 0]
+        names = [stream.name for stream in self.model.text_streams]
+        draws = uniform_draws(controls.seed, state.ring.position, len(names) + self.depth.num_codebooks)
+        said = {
+            name: sample(logits, controls, draws[:, i])[:, None]
+            for i, (name, logits) in enumerate(self.model.text_logits(hidden).items())
+        }
+        stream = self.model.audio_stream
+        assert stream is not None
+        begun = self.ring.may_speak(state.ring, stream)
+        forced = torch.where(begun, -1, stream.start_id)
+        said["agent"] = self.depth.sample(hidden, controls, draws[:, len(names) :], forced)
+        return said
+
+    def speak(self, codes: Tensor, state: DuplexState) -> Tensor:
+        """Decode one frame, codes [B, K] -> wav [B, 1, step_size]; a frame before the first one is silence."""
+        codes = torch.where(codes < self.codec.spec.codebook_size, codes, self._silence)
+        return self.codec.decode(codes[..., None], state.decoder)
+
+
+@torch.inference_mode()
+def silence_codes(codec: Codec) -> Tensor:
+    """The codes [K] that a codec settles on for digital silence."""
+    device = next(codec.parameters()).device if isinstance(codec, nn.Module) else torch.device("cpu")
+    # Two seconds are longer than what any of our encoders looks back on.
+    frames = 2 * codec.spec.sample_rate // codec.spec.frame_size
+    wav = torch.zeros(1, 1, frames * codec.spec.frame_size, device=device)
+    return codec.encode(wav)[0, :, -1]

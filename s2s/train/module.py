@@ -1,0 +1,164 @@
+"""The LightningModule of the duplex model: the grid, the weighted losses of its streams, the optimiser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.streams import build_grid, model_inputs
+from s2s.train.loss import weighted_cross_entropy
+
+
+@dataclass(frozen=True)
+class DuplexTrainConfig:
+    """How a duplex model is trained.
+
+    The audio loss is computed where the agent speaks and on `silent_share` of the other steps, which count
+    `silent_weight` each. `pad_weight` is what a PAD of a text stream counts beside a word. `history_noise` is the share of
+    the agent's own past codes that are replaced by random ones, so that the model learns to live with its own errors.
+    """
+
+    model: DuplexConfig = field(default_factory=DuplexConfig)
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 200
+    total_steps: int = 5000
+    final_ratio: float = 0.05
+    user_text_weight: float = 1.0
+    agent_text_weight: float = 1.0
+    pad_weight: float = 0.2
+    audio_weight: float = 1.0
+    first_codebook_weight: float = 4.0
+    silent_share: float = 0.15
+    silent_weight: float = 0.3
+    history_noise: float = 0.02
+    max_skipped_steps: int = 20
+
+
+class DuplexModule(pl.LightningModule):
+    """Batches are the tracks of the layout plus {"agent_active": [B, T], "lengths": [B]}."""
+
+    def __init__(self, config: DuplexTrainConfig):
+        super().__init__()
+        self.config = config
+        self.model = DuplexModel(config.model)
+        self.skipped_steps = 0
+
+    def configure_optimizers(self) -> Any:
+        c = self.config
+        matrices = [p for p in self.model.parameters() if p.dim() >= 2]
+        others = [p for p in self.model.parameters() if p.dim() < 2]
+        groups = [{"params": matrices, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, 0.95))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        c = self.config
+        if step < c.warmup_steps:
+            return (step + 1) / c.warmup_steps
+        progress = min(1.0, (step - c.warmup_steps) / max(1, c.total_steps - c.warmup_steps))
+        return c.final_ratio + (1 - c.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        parts = self.losses(batch)
+        loss = torch.stack(list(parts.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        parts = self.losses(batch)
+        self.log_dict({f"val/{name}": value for name, value in parts.items()}, batch_size=len(batch["lengths"]))
+        self.log("val/loss", torch.stack(list(parts.values())).sum(), prog_bar=True, batch_size=len(batch["lengths"]))
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every part of the loss, already weighted."""
+        c, layout = self.config, self.model.layout
+        grid, mask = build_grid(layout, {s.name: batch[s.name].long() for s in layout.streams})
+        steps = torch.arange(grid.shape[-1], device=grid.device)
+        valid = steps < batch["lengths"][:, None] - 1  # the last column predicts a frame beyond the end
+        inputs = model_inputs(layout, grid)
+        if self.training and c.history_noise:
+            inputs = self._with_noise(inputs)
+        hidden = self.model(inputs)
+        parts = {}
+        for name, logits in self.model.text_logits(hidden).items():
+            target = grid[:, layout.rows(name).start]
+            weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
+            weight = weight * mask[:, layout.rows(name).start]
+            loss, _ = weighted_cross_entropy(logits, target, weight)
+            parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
+        parts |= self._audio_losses(hidden, grid, mask, valid, batch["agent_active"])
+        return parts
+
+    def _audio_losses(
+        self, hidden: Tensor, grid: Tensor, mask: Tensor, valid: Tensor, active: Tensor
+    ) -> dict[str, Tensor]:
+        stream, depth, c = self.model.audio_stream, self.model.depth, self.config
+        if stream is None or depth is None:
+            return {}
+        rows = self.model.layout.rows(stream.name)
+        weight = torch.where(self._speaking(active), 1.0, c.silent_weight) * valid
+        share = c.silent_share if self.training else 1.0
+        chosen = self._speaking(active) | (torch.rand(weight.shape, device=weight.device) < share)
+        # Silent steps that were kept stand for those that were not.
+        weight = torch.where(self._speaking(active), weight, weight / max(share, 1e-6))
+        index = (chosen & valid).flatten().nonzero()[:, 0]
+        codes = grid[:, rows].transpose(1, 2).flatten(0, 1)[index]  # [M, K]
+        logits = depth(hidden.flatten(0, 1)[index], codes)  # [M, K, V]
+        counts = mask[:, rows].transpose(1, 2).flatten(0, 1)[index] * weight.flatten()[index][:, None]
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), codes.flatten().clamp(max=stream.vocab_size - 1), reduction="none"
+        )
+        per_codebook = (losses.view_as(counts) * counts).sum(0) / counts.sum(0).clamp(min=1e-6)
+        level = torch.ones_like(per_codebook)
+        level[0] = c.first_codebook_weight
+        per_codebook = c.audio_weight * per_codebook * level / level.sum()
+        return {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
+
+    def _speaking(self, active: Tensor) -> Tensor:
+        """Columns whose predicted frame is speech or its edges, from activity per frame [B, T]."""
+        following = F.pad(active[:, 1:].float(), (0, 1))
+        # Edges: two frames before, where the onset is decided, and six after, while the codec's tokens settle.
+        return F.max_pool1d(F.pad(following[:, None], (6, 2)), 9, stride=1)[:, 0] > 0
+
+    def _with_noise(self, inputs: Tensor) -> Tensor:
+        stream = self.model.audio_stream
+        if stream is None:
+            return inputs
+        rows = self.model.layout.rows(stream.name)
+        past = inputs[:, rows]
+        replace = (torch.rand(past.shape, device=past.device) < self.config.history_noise) & (past < stream.vocab_size)
+        noise = torch.randint(stream.vocab_size, past.shape, device=past.device)
+        inputs = inputs.clone()
+        inputs[:, rows] = torch.where(replace, noise, past)
+        return inputs
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out a step whose gradients are not finite, and stop when that happens too often."""
+        norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+        if not norms or torch.isfinite(torch.stack(norms).sum()):
+            return
+        # Parameters without a gradient are passed over: neither weights nor moments change.
+        optimizer.zero_grad(set_to_none=True)
+        self.skipped_steps += 1
+        self.log("train/skipped_steps", float(self.skipped_steps))
+        if self.skipped_steps > self.config.max_skipped_steps:
+            raise RuntimeError(
+                f"gradients were not finite in {self.skipped_steps} steps, allowed are {self.config.max_skipped_steps}: "
+                "lower the learning rate or look at the data"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped_steps"] = self.skipped_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
