@@ -111,8 +111,26 @@ def build_cache(config: AudioCropConfig) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + f".part{os.getpid()}")
+    try:
+        starts, bad = _write_pcm(part, config)
+        num_clips = len(starts) - 1
+        if num_clips == 0 or bad > config.max_bad_fraction * (bad + num_clips):
+            allowed = f"{config.max_bad_fraction:.1%}"
+            raise ValueError(f"{bad} of {bad + num_clips} clips cannot be decoded; allowed are {allowed}")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    index_part = index_path.with_name(index_path.name + f".part{os.getpid()}")
+    index_part.write_text(json.dumps({"key": key, "starts": starts, "left_out": bad}))
+    index_part.replace(index_path)
+    log.info("%s: %d clips, %.2f h, %d left out", path, num_clips, starts[-1] / config.sample_rate / 3600, bad)
+    return path
+
+
+def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], int]:
+    """Writes all clips as one .npy; returns the first sample of each and of the end, and how many were left out."""
     starts, bad = [0], 0
-    with part.open("wb") as file:
+    with path.open("wb") as file:
         _write_header(file, 0)
         header_size = file.tell()
         for name, clip in _clip_bytes(config):
@@ -127,18 +145,7 @@ def build_cache(config: AudioCropConfig) -> Path:
         file.seek(0)
         _write_header(file, starts[-1])
         assert file.tell() == header_size
-    num_clips = len(starts) - 1
-    if num_clips == 0 or bad > config.max_bad_fraction * (bad + num_clips):
-        part.unlink()
-        raise ValueError(
-            f"{bad} of {bad + num_clips} clips cannot be decoded; allowed are {config.max_bad_fraction:.1%}"
-        )
-    part.replace(path)
-    index_part = index_path.with_name(index_path.name + f".part{os.getpid()}")
-    index_part.write_text(json.dumps({"key": key, "starts": starts, "left_out": bad}))
-    index_part.replace(index_path)
-    log.info("%s: %d clips, %.2f h, %d left out", path, num_clips, starts[-1] / config.sample_rate / 3600, bad)
-    return path
+    return starts, bad
 
 
 def _clip_bytes(config: AudioCropConfig) -> Iterator[tuple[str, bytes]]:

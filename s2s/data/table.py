@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import wave
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile
 
 from s2s.audio.pcm import float_to_int16
 from s2s.data.schema import Dialogue, DialogueError, Word
@@ -162,7 +162,7 @@ class ParquetRows:
 
 
 def write_table(dialogues: Iterable[Dialogue], path: Path | str, rows_per_group: int = 100) -> ColumnMap:
-    """Writes a parquet file of dialogues, stereo FLAC with the agent left; returns the column map that reads it."""
+    """Writes a parquet file of dialogues, stereo wavs with the agent left; returns the column map that reads it."""
     columns = ColumnMap(
         id="id",
         stereo="audio",
@@ -189,7 +189,9 @@ def write_table(dialogues: Iterable[Dialogue], path: Path | str, rows_per_group:
 def _row(dialogue: Dialogue) -> dict[str, Any]:
     file = io.BytesIO()
     pcm = float_to_int16(np.stack([dialogue.agent, dialogue.user], axis=1))
-    soundfile.write(file, pcm, dialogue.sample_rate, format="FLAC")
+    with wave.open(file, "wb") as wav:
+        wav.setparams((2, 2, dialogue.sample_rate, pcm.shape[0], "NONE", ""))
+        wav.writeframes(pcm.astype("<i2").tobytes())
     words = {
         name: [{"text": text, "start": start, "end": end} for text, (start, end) in format_words(spoken)]
         for name, spoken in (("user_words", dialogue.user_words), ("agent_words", dialogue.agent_words))
