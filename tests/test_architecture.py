@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "s2s"
 
 LAYERS = (
-    ("config", "streaming", "text", "audio"),
+    ("config", "streaming", "text", "weights", "audio"),
     ("nn",),
     ("codec", "streams"),
     ("models",),
@@ -28,6 +28,7 @@ EVERYWHERE = {"torch", "numpy", "einops"}
 THIRD_PARTIES = {
     "streaming": {"safetensors"},
     "text": {"tokenizers"},
+    "weights": {"safetensors"},
     "audio": {"torchaudio", "soundfile", "soxr"},
     "codec.encodec": {"encodec"},
     "checkpoint": {"safetensors", "huggingface_hub"},

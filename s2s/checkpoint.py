@@ -1,0 +1,375 @@
+"""Checkpoints: a folder of config.json, safetensors and a tokenizer, and the one table from kind to class.
+
+    support_desk/
+      config.json          format, kinds and configs of codec and model, how to sample
+      codec.safetensors    weights
+      model.safetensors    weights; absent where there is a codec only
+      tokenizer.json       text tokenizer
+
+Nothing in these files chooses code to run: a `kind` is a key of the tables below, everything else is numbers and names
+checked against the schema.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from s2s.codec.base import CodecSpec
+from s2s.codec.rvq import ResidualVectorQuantizer
+from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
+from s2s.config import from_dict, to_dict
+from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.models.step import DuplexStep
+from s2s.nn.sampling import Controls
+from s2s.text import ByteTokenizer, Tokenizer, load_tokenizer
+from s2s.weights import WeightFormat, WeightsError, read_weights, weight_sizes, write_weights
+
+FORMAT = 1
+CONFIG = "config.json"
+ASSETS = Path(__file__).with_name("assets")
+
+_PATTERNS = [CONFIG, "*.safetensors", "tokenizer.json"]
+_MAX_JSON_BYTES = 32 << 20
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be found, read or trusted."""
+
+
+class Kind(NamedTuple):
+    """A class that a checkpoint may name, and the schema of its config."""
+
+    config: type
+    build: type
+
+
+CODECS = {"spectral": Kind(SpectralCodecConfig, SpectralCodec)}
+MODELS = {"duplex": Kind(DuplexConfig, DuplexModel)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A codec or a model: a key of the table of kinds and the fields of its config."""
+
+    kind: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a model likes to be run.
+
+    The lead and lag say where the words of its text streams stand relative to what is heard, in steps.
+    """
+
+    temperature: float = 0.7
+    top_k: int = 50
+    agent_lead_steps: int = 2
+    user_lag_steps: int = 3
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What config.json holds."""
+
+    format: int
+    codec: Part
+    model: Part | None = None
+    tokenizer: str | None = None
+    defaults: Defaults = field(default_factory=Defaults)
+
+
+@dataclass
+class Bundle:
+    """What a checkpoint holds, ready to run. A bundle without a model is a codec alone."""
+
+    codec: SpectralCodec
+    model: DuplexModel | None = None
+    tokenizer: Tokenizer | None = None
+    defaults: Defaults = field(default_factory=Defaults)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.codec.eval()
+        if self.model is None:
+            return
+        self.model.eval()
+        _check_streams(self.model, self.codec.spec, self.tokenizer)
+
+    @property
+    def config(self) -> CheckpointConfig:
+        """The config.json of this bundle."""
+        model = None if self.model is None else _part(MODELS, self.model)
+        tokenizer = None if self.tokenizer is None else "tokenizer.json"
+        return CheckpointConfig(FORMAT, _part(CODECS, self.codec), model, tokenizer, self.defaults)
+
+    def step(self) -> DuplexStep:
+        """The step that makes a live conversation; ValueError without a model."""
+        if self.model is None:
+            raise ValueError(f"{self.name or 'this checkpoint'} holds a codec only, so it has no step")
+        return DuplexStep(self.codec, self.model)
+
+    def controls(self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0) -> Controls:
+        """Sampling controls; what is not given is as the model likes it."""
+        temperature = self.defaults.temperature if temperature is None else temperature
+        return Controls.uniform(rows, temperature, self.defaults.top_k if top_k is None else top_k, seed)
+
+
+def load(name: str | Path) -> Bundle:
+    """Load a checkpoint: a name that ships with the package, a folder, or an id on the hub ("owner/name").
+
+    Raises CheckpointError, with the file and what is wrong, for anything that is not a whole and sound checkpoint.
+    """
+    folder = find(name)
+    config = _read_config(folder / CONFIG)
+    codec = _load_part(CODECS, config.codec, folder, "codec")
+    model = None if config.model is None else _load_part(MODELS, config.model, folder, "model")
+    tokenizer = None if config.tokenizer is None else _read_tokenizer(folder, config.tokenizer)
+    try:
+        return Bundle(codec, model, tokenizer, config.defaults, str(name))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a checkpoint, downloaded if it is on the hub; CheckpointError if there is none."""
+    text = str(name)
+    if re.fullmatch(r"[\w-]+", text) and (ASSETS / text / CONFIG).is_file():
+        return ASSETS / text
+    try:
+        if Path(name).is_dir():
+            return Path(name)
+    except ValueError as error:  # a null character
+        raise CheckpointError(f"{text!r} is not the name of a checkpoint: {error}") from error
+    if isinstance(name, str) and _HUB_ID.fullmatch(text) and not text.startswith("."):
+        return _download(text)
+    raise CheckpointError(f"no checkpoint is called {text!r}: it is no folder, and the package has {_shipped()}")
+
+
+def save(bundle: Bundle, path: Path | str, weight_format: WeightFormat = "float32") -> Path:
+    """Write a bundle as a folder; what only training needs (the quantiser's statistics) is left out."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_weights(folder / "codec.safetensors", _weights(bundle.codec), weight_format, _is_codebook)
+        if bundle.model is not None:
+            write_weights(folder / "model.safetensors", _weights(bundle.model), weight_format)
+        if bundle.tokenizer is not None:
+            (folder / "tokenizer.json").write_text(bundle.tokenizer.to_json(), encoding="utf-8")
+        (folder / CONFIG).write_text(json.dumps(to_dict(bundle.config), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot write ({error.strerror or error})") from error
+    return folder
+
+
+def push(bundle: Bundle, repo_id: str, weight_format: WeightFormat = "float32", private: bool = False) -> str:
+    """Upload a bundle to the hub, creating the repository if need be; returns its address."""
+    import tempfile
+
+    from huggingface_hub import HfApi
+
+    if not _HUB_ID.fullmatch(repo_id):
+        raise CheckpointError(f"{repo_id!r} is not the id of a repository, allowed is owner/name")
+    api = HfApi()
+    with tempfile.TemporaryDirectory() as scratch:
+        save(bundle, scratch, weight_format)
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=scratch, allow_patterns=_PATTERNS)
+    return str(address)
+
+
+def random_bundle(seed: int = 0, model: DuplexConfig | None = None, codec: SpectralCodecConfig | None = None) -> Bundle:
+    """A model of the shipped shape with random weights: it runs like the trained one and knows nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = SpectralCodec(codec or SpectralCodecConfig())
+        _forget_training(built)
+        return Bundle(built, DuplexModel(model or DuplexConfig()), ByteTokenizer(), name="random")
+
+
+def read_training_checkpoint(path: Path | str, prefix: str) -> dict[str, Tensor]:
+    """The tensors below `prefix` ("codec." or "model.") of a training checkpoint, averaged weights where there are any.
+
+    Such a file is a pickle; it is opened in torch's restricted mode, which builds tensors and plain values only.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except Exception as error:  # pickle, zip and torch have no common error
+        raise CheckpointError(f"{path}: not a training checkpoint that can be read safely ({error})") from error
+    # Weight averaging stores the averages here and the weights that training goes on with under another key.
+    weights = stored.get("state_dict") if isinstance(stored, dict) else None
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path}: not a training checkpoint, it has no 'state_dict'")
+    found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    if not found:
+        raise CheckpointError(f"{path}: no tensor's name begins with {prefix!r}")
+    return found
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into a module that must have exactly these, statistics of the quantiser left aside."""
+    own = _weights(module)
+    given = {name: value for name, value in tensors.items() if not _for_training(name)}
+    for kind, names in (("missing", own.keys() - given.keys()), ("unknown", given.keys() - own.keys())):
+        if names:
+            raise CheckpointError(f"{source}: {kind} tensor {sorted(names)[0]} ({len(names)} in all)")
+    with torch.no_grad():
+        for name, value in own.items():
+            if value.shape != given[name].shape:
+                raise CheckpointError(
+                    f"{source}: {name} has the shape {list(given[name].shape)}, the config says {list(value.shape)}"
+                )
+            value.copy_(given[name])
+    _forget_training(module)
+
+
+def _part(table: Mapping[str, Kind], module: Any) -> Part:
+    kind = next(name for name, kind in table.items() if type(module) is kind.build)
+    return Part(kind, to_dict(module.config))
+
+
+def _load_part(table: Mapping[str, Kind], part: Part, folder: Path, name: str) -> Any:
+    if part.kind not in table:
+        raise CheckpointError(
+            f"{folder / CONFIG}: {name}.kind is {part.kind!r}, allowed are {', '.join(map(repr, table))}"
+        )
+    kind, file = table[part.kind], folder / f"{name}.safetensors"
+    try:
+        config = from_dict(kind.config, part.config)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {name}.config: {error}") from error
+    try:
+        with _no_larger_than(sum(weight_sizes(file).values())):
+            module = kind.build(config)
+        load_weights(module, read_weights(file, _weights(module)), str(file))
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
+    except (ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {name}.config cannot be built: {error}") from error
+    return module
+
+
+def _read_json(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise CheckpointError(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as text ({error})") from error
+
+
+def _read_config(path: Path) -> CheckpointConfig:
+    try:
+        fields = json.loads(_read_json(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if isinstance(fields, dict) and fields.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(f"{path}: format is {fields['format']!r}, this version reads {FORMAT}")
+    try:
+        return from_dict(CheckpointConfig, fields)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_tokenizer(folder: Path, name: str) -> Tokenizer:
+    if not re.fullmatch(r"\w[\w-]*\.json", name):
+        raise CheckpointError(f"{folder / CONFIG}: tokenizer is {name!r}, allowed is the name of a json file beside it")
+    try:
+        return load_tokenizer(_read_json(folder / name))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / name}: {error}") from error
+
+
+def _check_streams(model: DuplexModel, spec: CodecSpec, tokenizer: Tokenizer | None) -> None:
+    """Raise ValueError where the token grid does not fit the codec or the tokenizer."""
+    for stream in model.layout.streams:
+        shape = (stream.num_rows, stream.vocab_size)
+        if stream.num_rows > 1 and shape != (spec.num_codebooks, spec.codebook_size):
+            raise ValueError(
+                f"the stream {stream.name!r} has {shape[0]} rows of {shape[1]} codes, "
+                f"the codec {spec.num_codebooks} of {spec.codebook_size}"
+            )
+        if stream.num_rows == 1 and tokenizer is not None and tokenizer.vocab_size > stream.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} entries, the stream {stream.name!r} only {stream.vocab_size}"
+            )
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint stores of a module."""
+    return {name: value for name, value in module.state_dict().items() if not _for_training(name)}
+
+
+def _for_training(name: str) -> bool:
+    return name.startswith("quantizer.") and not _is_codebook(name)
+
+
+def _is_codebook(name: str) -> bool:
+    return name == "quantizer.codebooks"
+
+
+def _forget_training(module: nn.Module) -> None:
+    """Let later training of a quantiser go on from its codebooks instead of starting them anew."""
+    for quantizer in module.modules():
+        if isinstance(quantizer, ResidualVectorQuantizer):
+            quantizer.sums.copy_(quantizer.codebooks)
+            quantizer.usage.fill_(1.0)
+            quantizer.started.fill_(True)
+
+
+@contextmanager
+def _no_larger_than(num_values: int) -> Iterator[None]:
+    """Refuse to build a module with many more values than its file has: a config alone must not exhaust the memory."""
+    with _Budget(16 * num_values + (1 << 22)):
+        yield
+
+
+class _Budget(TorchDispatchMode):
+    """Counts the values of all tensors that are made, and stops before one that is beyond the limit."""
+
+    def __init__(self, limit: int):
+        super().__init__()
+        self.limit, self.left = limit, limit
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and isinstance(args[0], list | tuple) and all(isinstance(size, int) for size in args[0]):
+            self._take(torch.Size(args[0]).numel() if all(size < 1 << 40 for size in args[0]) else self.limit)
+        elif args and isinstance(args[0], int | float) and not isinstance(args[0], bool):
+            self._take(int(args[0]))  # the length of a window or a range
+        return func(*args, **(kwargs or {}))
+
+    def _take(self, count: int) -> None:
+        self.left -= count + 64  # what a tensor itself costs
+        if self.left < 0:
+            raise ValueError("it describes something far larger than its weights file")
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=_PATTERNS))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{repo_id!r} is no folder here and cannot be had from the hub: {reason}") from error
+
+
+def _shipped() -> str:
+    names = sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
+    return ", ".join(names) or "no model of its own"

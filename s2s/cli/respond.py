@@ -1,0 +1,96 @@
+"""`s2s respond`: a caller's recording in, the agent's answer out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s2s.cli.common import (
+    DEFAULT_MODEL,
+    MODEL_HELP,
+    check_writable,
+    console,
+    open_model,
+    print_json,
+    read_channel,
+    set_threads,
+    user_errors,
+)
+
+
+def respond(
+    source: Annotated[Path, typer.Argument(metavar="IN.wav", help="What the caller says: any format, any sample rate.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.wav", help="What the agent says, on the same timeline.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
+    seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="0: always the most likely token. Default: the model's.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens. Default: the model's.")] = None,
+    channel: Annotated[str, typer.Option(help="Of a file with several: left, right, mix or a number from 0.")] = "left",
+    tail: Annotated[float, typer.Option(help="Seconds to wait for the answer at most after the recording.")] = 12.0,
+    stereo: Annotated[bool, typer.Option("--stereo", help="Write the caller left and the agent right.")] = False,
+    timeline: Annotated[Path | None, typer.Option(help="Also draw both tracks and their words (png, svg, pdf).")] = None,
+    threads: Annotated[int, typer.Option(help="Threads inside one operation.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Let the model hear a recording and write what it answers."""
+    with user_errors():
+        result = _respond(source, target, model, channel, stereo, timeline, threads, tail, seed, temperature, top_k)
+    print_json(result) if as_json else _show(result)
+
+
+def _respond(
+    source: Path,
+    target: Path,
+    model: str,
+    channel: str,
+    stereo: bool,
+    timeline: Path | None,
+    threads: int,
+    tail: float,
+    seed: int,
+    temperature: float | None,
+    top_k: int | None,
+) -> dict[str, Any]:
+    from s2s.audio.io import write_wav
+    from s2s.evaluation.answer import AnswerConfig, answer
+    from s2s.evaluation.timeline import draw_timeline, write_stereo
+
+    wav, rate = read_channel(source, channel)
+    for path in (target, *([timeline] if timeline else [])):
+        check_writable(path)
+    set_threads(threads)
+    bundle = open_model(model)
+    config = AnswerConfig(tail, temperature, top_k, seed)
+    said = answer(bundle, wav, rate, config)
+    if stereo:
+        write_stereo(target, said.caller, said.agent, said.sample_rate)
+    else:
+        write_wav(target, said.agent, said.sample_rate)
+    if timeline:
+        draw_timeline(timeline, (said.caller, said.agent), said.sample_rate, (said.caller_words, said.agent_words))
+    used = {"model": model, "seed": seed, "temperature": config.temperature, "threads": threads, "output": str(target)}
+    if temperature is None:
+        used["temperature"] = bundle.defaults.temperature
+    return said.to_json() | used
+
+
+def _show(result: dict[str, Any]) -> None:
+    def milliseconds(value: float | None) -> str:
+        return "never" if value is None else f"{value:.0f} ms"
+
+    for side in ("caller", "agent"):
+        words = result[f"{side}_words"]
+        span = f"{words[0]['start_s']:.2f} ... {words[-1]['end_s']:.2f} s" if words else "nothing"
+        typer.echo(f"{side + ':':8}{result[f'{side}_text']}  [{span}]")
+    typer.echo(
+        f"answer after {milliseconds(result['v2v_ms'])} (V2V: last caller sound to first agent sound), "
+        f"first agent sound at {milliseconds(result['first_audio_ms'])} of the recording"
+    )
+    step = result["step_ms"]
+    typer.echo(
+        f"step {step['p50']:.1f} ms p50, {step['p99']:.1f} ms p99 of a {result['frame_ms']:.0f} ms frame; "
+        f"RTF {result['rtf']:.3f}, RTFx {result['rtfx']:.1f}"
+    )
+    console.print(f"wrote {result['output']}")

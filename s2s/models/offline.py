@@ -1,0 +1,67 @@
+"""Recordings through the step: the same loop as a live call, on a clock that waits for nobody."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2s.models.step import Step
+from s2s.nn.sampling import Controls
+
+QUIET_LEVEL = 10 ** (-50 / 20)  # root mean square of a frame, relative to full scale, below which nobody is heard
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How long to go on with silence after the recording, in steps: until all rows were quiet for a while, or the limit."""
+
+    limit: int
+    quiet: int
+
+    def __post_init__(self) -> None:
+        if self.limit < 0 or self.quiet < 1:
+            raise ValueError(f"a tail of {self.limit} steps, quiet for {self.quiet}: allowed are 0 and 1 and above")
+
+
+@dataclass
+class Played:
+    """What every step gave: wav [B, 1, S * step_size], ids per text stream [B, S], seconds that each step took.
+
+    The sound of step s leaves when frame s of the caller is complete: on the recording's clock it is heard during frame
+    s + 1.
+    """
+
+    wav: Tensor
+    text: dict[str, Tensor]
+    seconds: list[float]
+
+
+@torch.inference_mode()
+def play(step: Step, wav: Tensor, controls: Controls, tail: Tail = Tail(0, 1)) -> Played:  # noqa: B008 it is frozen
+    """Run recordings [B, 1, N] through a step from a fresh state, frame by frame; the last frame is filled with silence."""
+    size = step.step_size
+    frames = F.pad(wav, (0, -wav.shape[-1] % size)).split(size, dim=-1) if wav.shape[-1] else ()
+    silence = wav.new_zeros(*wav.shape[:-1], size)
+    state = step.init_state(len(wav))
+    outputs, seconds, quiet = [], [], 0
+    for number in range(len(frames) + tail.limit):
+        start = time.perf_counter()
+        out = step(frames[number] if number < len(frames) else silence, state, controls)
+        seconds.append(time.perf_counter() - start)
+        outputs.append(out)
+        if number >= len(frames):
+            quiet = quiet + 1 if _is_quiet(out.wav) else 0
+        if quiet >= tail.quiet:
+            break
+    if not outputs:
+        raise ValueError("there is nothing to play: the recording is empty and so is the tail")
+    text = {name: torch.stack([out.text[name] for out in outputs], dim=1) for name in outputs[0].text}
+    return Played(torch.cat([out.wav for out in outputs], dim=-1), text, seconds)
+
+
+def _is_quiet(wav: Tensor) -> bool:
+    return bool((wav.square().mean(dim=-1).sqrt() < QUIET_LEVEL).all())
