@@ -117,6 +117,7 @@ def build_cache(config: AudioCropConfig) -> Path:
         if num_clips == 0 or bad > config.max_bad_fraction * (bad + num_clips):
             allowed = f"{config.max_bad_fraction:.1%}"
             raise ValueError(f"{bad} of {bad + num_clips} clips cannot be decoded; allowed are {allowed}")
+        index_path.unlink(missing_ok=True)  # so that an old index never stands beside new samples
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

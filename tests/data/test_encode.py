@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path:
     assert count.rows == 20
     assert _bytes(tmp_path / "parts") == _bytes(tmp_path / "whole")
     assert [row.id for row in _rows(tmp_path / "whole")][8:12] == ["d8#0", "d9#0", "d0#1", "d1#1"]
+
+
+def test_every_dialogue_and_every_pass_is_augmented_in_its_own_way(tmp_path: Path) -> None:
+    rows = [replace(_dialogue(4), id=f"d{number}") for number in range(3)]
+    config = AugmentConfig(gain_chance=1.0, noise_chance=1.0)
+    encode_dialogues(ListSource(rows), _encoder(augment=config, passes=2), tmp_path)
+    encoded = _rows(tmp_path)
+    assert len({row.user.tobytes() for row in encoded}) == 6
+    assert len({row.agent.tobytes() for row in encoded}) == 1
+    assert np.array_equal(rows[0].user, _dialogue(4).user)
 
 
 def test_parts_share_the_work_and_give_the_same_shards(tmp_path: Path) -> None:
