@@ -45,7 +45,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: vectors [B, T, D] -> codes [B, K, T]."""
-        residual, codes = x, []
+        residual, codes = at_least_float32(x), []
         for codebook in self.codebooks:
             index = _nearest(residual, codebook)
             residual = residual - codebook[index]
@@ -63,7 +63,7 @@ class ResidualVectorQuantizer(nn.Module):
             x: vectors [B, T, D].
             levels: how many levels each row uses [B]; all when None.
         """
-        x = x.float()
+        x = at_least_float32(x)
         total, residual = torch.zeros_like(x), x.detach()
         codes, commitment = [], x.new_zeros(())
         for k in range(self.num_codebooks):
@@ -115,5 +115,10 @@ class ResidualVectorQuantizer(nn.Module):
 def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
     # The squared length of x is the same for every entry, so it is left out. In bf16 neighbours could not be told apart.
     with torch.autocast(x.device.type, enabled=False):
-        scores = x.float() @ codebook.T - 0.5 * (codebook**2).sum(dim=-1)
+        scores = at_least_float32(x) @ codebook.T - 0.5 * (codebook**2).sum(dim=-1)
         return scores.argmax(dim=-1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions as float32; float64 stays what it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

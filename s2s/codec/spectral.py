@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from s2s.audio.mel import mel_filterbank
 from s2s.codec.base import CodecSpec, check_codes, check_wav
-from s2s.codec.rvq import Quantised, ResidualVectorQuantizer
+from s2s.codec.rvq import Quantised, ResidualVectorQuantizer, at_least_float32
 from s2s.nn.conv import CausalConv1d, ConvNeXtBlock, ConvState
 
 
@@ -154,7 +154,7 @@ class SpectralDecoder(nn.Module):
         x = self.up(x).unflatten(-1, (self.config.hops_per_frame, -1)).flatten(1, 2)
         for i, block in enumerate(self.hop_blocks):
             x = block(x, state and state.hop_blocks[i])
-        magnitude, phase = self.head(self.norm(x)).float().chunk(2, dim=-1)
+        magnitude, phase = at_least_float32(self.head(self.norm(x))).chunk(2, dim=-1)
         return self._overlap_add(torch.polar(torch.exp(magnitude.clamp(max=6.0)), phase), state)
 
     def _overlap_add(self, spectrum: Tensor, state: DecoderState | None) -> Tensor:
@@ -186,7 +186,7 @@ class SpectralCodec(nn.Module):
 
     def encode(self, wav: Tensor, state: EncoderState | None = None) -> Tensor:
         check_wav(wav, self.spec)
-        return self.quantizer.encode(self.encoder(wav[:, 0], state).float())
+        return self.quantizer.encode(self.encoder(wav[:, 0], state))
 
     def decode(self, codes: Tensor, state: DecoderState | None = None) -> Tensor:
         check_codes(codes, self.spec)

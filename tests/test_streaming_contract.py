@@ -1,0 +1,525 @@
+"""The contract of every streaming module, in float64 so that rounding cannot hide an error.
+
+One table of modules, one table of laws (see `s2s/streaming.py`). A class with a state that is missing from the table of modules
+fails a test, and so does a law that a deliberately broken module would pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from s2s.codec.rvq import ResidualVectorQuantizer
+from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
+from s2s.models.duplex import DuplexModel
+from s2s.models.step import DuplexStep, EchoStep
+from s2s.nn.attention import Attention
+from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
+from s2s.nn.transformer import Transformer, TransformerConfig
+from s2s.streaming import (
+    State,
+    clone,
+    leaves,
+    load_state,
+    move_row,
+    named_leaves,
+    put_rows,
+    reset_rows,
+    save_state,
+    take_rows,
+    view_rows,
+)
+from s2s.streams import Stream, StreamLayout, TokenRing
+from tests.tiny import (
+    SMALL_SPEC,
+    same_controls,
+    stirred,
+    tiny_codec,
+    tiny_codec_config,
+    tiny_layout,
+    tiny_model,
+    tiny_step,
+)
+
+PACKAGE = Path(__file__).parents[1] / "s2s"
+LENGTH = 23
+"""Units of time in a test sequence: longer than every window and every context of the table."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A streaming module and how to drive it. Times are in units, the smallest piece the module takes."""
+
+    name: str
+    covers: tuple[type, ...]
+    build: Callable[[], Any]
+    data: Callable[[int, int], Tensor]
+    """(rows, units) -> a random input."""
+    run: Callable[[Any, Tensor, State | None], Tensor] = lambda module, x, state: module(x, state)
+    init: Callable[[Any, int], State] = lambda module, rows: module.init_state(rows)
+    time: int = 1
+    """Axis of time in the input."""
+    unit: int = 1
+    """Input positions along that axis per unit."""
+    out_time: int = 1
+    out_unit: int = 1
+    ticks: bool = False
+    """Takes exactly one unit at a time and has no whole-sequence form."""
+    gradient: bool = True
+    """Causality can be read off the gradient; modules that read or write tokens are tested by changing the input."""
+
+    def cut(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return x.narrow(self.time, start * self.unit, (stop - start) * self.unit)
+
+    def play(self, module: Any, x: Tensor, state: State, cuts: list[int] | None = None) -> Tensor:
+        """Run x through in chunks of the given lengths, in units; one by one when None."""
+        units = x.shape[self.time] // self.unit
+        cuts = [1] * units if cuts is None or self.ticks else cuts
+        assert sum(cuts) == units
+        outputs, start = [], 0
+        with torch.no_grad():
+            for length in cuts:
+                outputs.append(self.run(module, self.cut(x, start, start + length), state))
+                start += length
+        return torch.cat(outputs, dim=self.out_time)
+
+    def whole(self, module: Any, x: Tensor) -> Tensor:
+        if self.ticks:
+            return self.play(module, x, self.init(module, len(x)))
+        with torch.no_grad():
+            return self.run(module, x, None)
+
+
+def vectors(channels: int, unit: int = 1) -> Callable[[int, int], Tensor]:
+    return lambda rows, units: torch.randn(rows, units * unit, channels, dtype=torch.float64)
+
+
+def samples(size: int, *channel: int) -> Callable[[int, int], Tensor]:
+    return lambda rows, units: torch.randn(rows, *channel, units * size, dtype=torch.float64)
+
+
+def tokens(*sizes: int) -> Callable[[int, int], Tensor]:
+    """Content ids below sizes[r] in grid row r."""
+    return lambda rows, units: torch.stack([torch.randint(size, (rows, units)) for size in sizes], dim=1)
+
+
+def double(module: nn.Module) -> nn.Module:
+    return stirred(module).double()
+
+
+def conv(stride: int = 1, dilation: int = 1, groups: int = 1, kernel_size: int = 5) -> Case:
+    return Case(
+        f"conv stride {stride} dilation {dilation} groups {groups} kernel {kernel_size}",
+        (CausalConv1d,),
+        lambda: double(CausalConv1d(4, 6, kernel_size, stride, dilation, groups)),
+        vectors(4, stride),
+        unit=stride,
+    )
+
+
+def conv_transpose(kernel_size: int, stride: int, groups: int = 1) -> Case:
+    return Case(
+        f"transposed conv kernel {kernel_size} stride {stride} groups {groups}",
+        (CausalConvTranspose1d,),
+        lambda: double(CausalConvTranspose1d(4, 6, kernel_size, stride, groups)),
+        vectors(4),
+        out_unit=stride,
+    )
+
+
+def transformer(window: int, num_heads: int = 4, num_kv_heads: int = 2, num_layers: int = 2) -> Case:
+    config = TransformerConfig(16, num_layers, num_heads, num_kv_heads, hidden=24, window=window)
+    return Case(
+        f"transformer window {window} heads {num_heads}/{num_kv_heads} layers {num_layers}",
+        (Transformer, Attention),
+        lambda: double(Transformer(config)),
+        vectors(16),
+    )
+
+
+def run_step(step: Any, wav: Tensor, state: State | None, temperature: float = 0.9) -> Tensor:
+    """A step's audio and text in one tensor [B, step_size + texts, 1], so that one comparison sees both."""
+    out = step(wav, state, same_controls(len(wav), temperature))
+    return torch.cat([out.wav[:, 0], *(ids[:, None].to(out.wav.dtype) for ids in out.text.values())], dim=1)[..., None]
+
+
+RING_LAYOUT = StreamLayout(
+    (Stream("in", 9, (0, 2), "hear"), Stream("text", 5, (0,), "speak"), Stream("out", 7, (0, 3, 1), "speak"))
+)
+
+
+def run_ring(ring: TokenRing, ids: Tensor, state: Any) -> Tensor:
+    """Hear and say the given ids [B, R, 1]; returns what was read and which frames came out, [B, R', 1]."""
+    given = {s.name: ids[:, RING_LAYOUT.rows(s.name), 0] for s in RING_LAYOUT.streams}
+    inputs = ring.read(state, {"in": given["in"]})
+    frames = ring.write(state, {name: given[name] for name in ("text", "out")})
+    return torch.cat([inputs, *frames.values()], dim=1)[..., None]
+
+
+SIZE = SMALL_SPEC.frame_size
+CODES = (SMALL_SPEC.codebook_size,) * SMALL_SPEC.num_codebooks
+LAYOUT = tiny_layout(SMALL_SPEC, acoustic_delay=1)
+
+CASES = [
+    conv(),
+    conv(kernel_size=1),
+    conv(stride=3),
+    conv(stride=5),
+    conv(dilation=4),
+    conv(stride=2, dilation=3, groups=2),
+    conv_transpose(4, 2),
+    conv_transpose(3, 3),
+    conv_transpose(11, 3, groups=2),
+    Case(
+        "convnext block",
+        (ConvNeXtBlock,),
+        lambda: double(ConvNeXtBlock(5, 9, kernel_size=4, dilation=2)),
+        vectors(5),
+    ),
+    transformer(window=1),
+    transformer(window=4, num_layers=1),
+    transformer(window=5),
+    transformer(window=8, num_kv_heads=4),
+    transformer(window=100, num_kv_heads=1),
+    Case(
+        "spectral encoder",
+        (SpectralEncoder,),
+        lambda: double(SpectralEncoder(tiny_codec_config(SMALL_SPEC))),
+        samples(SIZE),
+        unit=SIZE,
+    ),
+    Case(
+        "spectral decoder",
+        (SpectralDecoder,),
+        lambda: double(SpectralDecoder(tiny_codec_config(SMALL_SPEC))),
+        vectors(6),
+        out_unit=SIZE,
+    ),
+    Case(
+        "spectral codec encodes",
+        (SpectralCodec,),
+        lambda: tiny_codec(SMALL_SPEC).double(),
+        samples(SIZE, 1),
+        run=lambda codec, wav, state: codec.encode(wav, state),
+        init=lambda codec, rows: codec.init_encoder(rows),
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        gradient=False,
+    ),
+    Case(
+        "spectral codec decodes",
+        (SpectralCodec,),
+        lambda: tiny_codec(SMALL_SPEC).double(),
+        tokens(*CODES),
+        run=lambda codec, codes, state: codec.decode(codes, state),
+        init=lambda codec, rows: codec.init_decoder(rows),
+        time=2,
+        out_time=2,
+        out_unit=SIZE,
+        gradient=False,
+    ),
+    Case(
+        "token ring",
+        (TokenRing,),
+        lambda: TokenRing(RING_LAYOUT),
+        tokens(9, 9, 5, 7, 7, 7),
+        run=run_ring,
+        time=2,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "duplex model",
+        (DuplexModel,),
+        lambda: tiny_model(LAYOUT).double(),
+        tokens(*(s.vocab_size for s in LAYOUT.streams for _ in s.delays)),
+        time=2,
+        gradient=False,
+    ),
+    Case(
+        "duplex step",
+        (DuplexStep,),
+        lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64),
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "echo step",
+        (EchoStep,),
+        lambda: EchoStep(SIZE, SMALL_SPEC.sample_rate),
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+]
+
+
+def random_cuts(length: int, seed: int) -> list[int]:
+    """Chunk lengths that add up to `length`, many short and some long."""
+    generator, cuts = random.Random(seed), []
+    while (rest := length - sum(cuts)) > 0:
+        cuts.append(generator.randint(1, min(rest, generator.choice([1, 2, 5, rest]))))
+    return cuts
+
+
+def assert_close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-10 if a.is_floating_point() else 0)
+
+
+def assert_equal(a: State, b: State) -> None:
+    """Bit by bit."""
+    for (name, x), (_, y) in zip(named_leaves(a), named_leaves(b), strict=True):
+        assert torch.equal(x, y), f"{name} differs by up to {(x - y).abs().max()}"
+
+
+def started(case: Case, rows: int, units: int = 7) -> tuple[Any, State]:
+    """The module and a state in the middle of a conversation."""
+    module = case.build()
+    state = case.init(module, rows)
+    case.play(module, case.data(rows, units), state, random_cuts(units, 1))
+    return module, state
+
+
+def chunk_invariance(case: Case) -> None:
+    module, x = case.build(), case.data(2, LENGTH)
+    whole = case.whole(module, x)
+    assert whole.shape[case.out_time] == LENGTH * case.out_unit
+    ones = [1] * LENGTH
+    chunkings = [ones, [LENGTH], [1, LENGTH - 1], [LENGTH - 1, 1], *(random_cuts(LENGTH, seed) for seed in range(4))]
+    for cuts in [ones] if case.ticks else chunkings:
+        assert_close(case.play(module, x, case.init(module, 2), cuts), whole)
+
+
+def causality(case: Case) -> None:
+    module, x = case.build(), case.data(2, LENGTH)
+    middle = LENGTH // 2
+    if case.gradient:
+        x.requires_grad_()
+        y = case.run(module, x, None)
+        y.narrow(case.out_time, 0, middle * case.out_unit).square().sum().backward()
+        assert x.grad is not None
+        later = case.cut(x.grad, middle, LENGTH)
+        assert torch.equal(later, torch.zeros_like(later)), "an output depends on a later input"
+        for unit in range(middle):
+            assert case.cut(x.grad, unit, unit + 1).any(), "an input has no effect on the outputs up to its own time"
+        return
+    changed = x.clone()
+    changed.narrow(case.time, middle * case.unit, (LENGTH - middle) * case.unit).copy_(case.data(2, LENGTH - middle))
+    before, after = case.whole(module, x), case.whole(module, changed)
+    now = middle * case.out_unit
+    assert_equal(before.narrow(case.out_time, 0, now), after.narrow(case.out_time, 0, now))
+    assert not torch.equal(
+        before.narrow(case.out_time, now, case.out_unit), after.narrow(case.out_time, now, case.out_unit)
+    )
+
+
+def row_independence(case: Case) -> None:
+    """Whatever the neighbours hear and remember, a row's outputs and state stay the same, bit by bit."""
+    module = case.build()
+    past, x = case.data(3, 7), case.data(3, 6)
+    other_past, other = case.data(3, 7), case.data(3, 6)
+    other_past[1], other[1] = past[1], x[1]
+    outputs, states = [], []
+    for a, b in ((past, x), (other_past, other)):
+        state = case.init(module, 3)
+        case.play(module, a, state, random_cuts(7, 2))
+        outputs.append(case.play(module, b, state, random_cuts(6, 3)))
+        states.append(take_rows(state, [1]))
+    assert_equal(outputs[0][1], outputs[1][1])
+    assert_equal(states[0], states[1])
+    assert not torch.equal(outputs[0][0], outputs[1][0])
+    # Alone, products of matrices may round differently; nothing else may change.
+    alone = case.init(module, 1)
+    case.play(module, past[1:2], alone, random_cuts(7, 2))
+    assert_close(case.play(module, x[1:2], alone, random_cuts(6, 3))[0], outputs[0][1])
+
+
+def reset_is_new(case: Case) -> None:
+    module, state = started(case, 3)
+    fresh, continued = case.init(module, 3), clone(state)
+    assert all(not leaf.any() for leaf in leaves(fresh)), "a fresh state is not all zeros"
+    reset_rows(state, [1])
+    x = case.data(3, 8)
+    cuts = random_cuts(8, 4)
+    after, new, kept = (case.play(module, x, s, cuts) for s in (state, fresh, continued))
+    assert_equal(after[1], new[1])
+    assert_equal(after[[0, 2]], kept[[0, 2]])
+    reset_rows(state, slice(None))
+    assert_equal(state, case.init(module, 3))
+
+
+def restore(case: Case) -> None:
+    module, state = started(case, 2)
+    saved, x, cuts = clone(state), case.data(2, 8), random_cuts(8, 5)
+    untouched = clone(saved)
+    first = case.play(module, x, state, cuts)
+    assert_equal(saved, untouched)
+    assert_equal(case.play(module, x, saved, cuts), first)
+    assert_equal(saved, state)
+
+
+def save_and_load(case: Case, folder: Path) -> None:
+    module, state = started(case, 2)
+    save_state(state, folder / "state.safetensors")
+    like = case.init(module, 2)
+    loaded = load_state(folder / "state.safetensors", like)
+    assert_equal(like, case.init(module, 2))
+    assert_equal(loaded, state)
+    x = case.data(2, 6)
+    assert_equal(case.play(module, x, loaded), case.play(module, x, state))
+
+
+def constant_leaves(case: Case) -> None:
+    module = case.build()
+    state = case.init(module, 2)
+    before = [(name, leaf, leaf.shape, leaf.dtype, leaf.data_ptr()) for name, leaf in named_leaves(state)]
+    assert all(leaf.shape[0] == 2 for leaf in leaves(state))
+    for seed in range(3):
+        case.play(module, case.data(2, LENGTH), state, random_cuts(LENGTH, seed))
+        now = [(name, leaf, leaf.shape, leaf.dtype, leaf.data_ptr()) for name, leaf in named_leaves(state)]
+        assert all(a[1] is b[1] and a[2:] == b[2:] for a, b in zip(before, now, strict=True))
+    assert any(leaf.any() for leaf in leaves(state)) or not any(leaf.numel() for leaf in leaves(state))
+
+
+def rows_move(case: Case) -> None:
+    """Rows can be taken out, put elsewhere and run as a dense prefix of a larger state."""
+    module, state = started(case, 4)
+    x = case.data(4, 6)
+    expected = case.play(module, x, clone(state))
+    taken = take_rows(state, [3, 0])
+    assert_close(case.play(module, x[[3, 0]], clone(taken)), expected[[3, 0]])
+    put_rows(state, [0, 1], taken)
+    move_row(state, 2, 3)
+    assert_close(case.play(module, x[[3, 0, 2, 2]], clone(state)), expected[[3, 0, 2, 2]])
+    outside = take_rows(state, [2, 3])
+    assert_close(case.play(module, x[[3, 0]], view_rows(state, 2)), expected[[3, 0]])
+    assert_equal(take_rows(state, [2, 3]), outside)
+
+
+LAWS: list[Callable[[Case], None]] = [
+    chunk_invariance,
+    causality,
+    row_independence,
+    reset_is_new,
+    restore,
+    constant_leaves,
+    rows_move,
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_module_keeps_the_law(case: Case, law: Callable[[Case], None]) -> None:
+    law(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_state_survives_a_file(case: Case, tmp_path: Path) -> None:
+    save_and_load(case, tmp_path)
+
+
+def streaming_classes() -> set[type]:
+    """Every class of the model code that makes states."""
+    paths = [
+        PACKAGE / "streams.py",
+        *(p for folder in ("nn", "codec", "models") for p in (PACKAGE / folder).rglob("*.py")),
+    ]
+    found = set()
+    for path in paths:
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for _, cls in inspect.getmembers(importlib.import_module(name), inspect.isclass):
+            makes_states = any(hasattr(cls, n) for n in ("init_state", "init_encoder", "init_decoder"))
+            if cls.__module__ == name and makes_states and not getattr(cls, "_is_protocol", False):
+                found.add(cls)
+    return found
+
+
+def test_every_streaming_class_is_in_the_table() -> None:
+    missing = streaming_classes() - {cls for case in CASES for cls in case.covers}
+    assert not missing, f"add {sorted(cls.__name__ for cls in missing)} to the table of this file"
+
+
+@dataclass
+class SumState:
+    total: Tensor
+    count: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+
+class RunningSum(nn.Module):
+    """The simplest streaming module, with one mistake of choice."""
+
+    def __init__(self, mistake: str):
+        super().__init__()
+        self.mistake = mistake
+        self.memory = 0.0
+
+    def init_state(self, rows: int) -> SumState:
+        shape = (rows, 1, 2)
+        fill = torch.ones if self.mistake == "fresh is not zero" else torch.zeros
+        return SumState(fill(shape, dtype=torch.float64), torch.zeros(() if self.mistake == "scalar leaf" else rows))
+
+    def forward(self, x: Tensor, state: SumState | None = None) -> Tensor:
+        if self.mistake == "looks ahead":
+            x = x + x.roll(-1, 1)
+        if self.mistake == "mixes rows":
+            x = x - 1e-9 * x.mean(0)
+        if self.mistake == "remembers itself":
+            x = x + self.memory
+            self.memory = float(x.detach().mean())
+        y = x.cumsum(1)
+        if state is None:
+            return y
+        y = y + state.total
+        if self.mistake == "new leaf":
+            state.total = y[:, -1:]
+        elif self.mistake == "forgets":
+            state.total.copy_(x[:, -1:])
+        else:
+            state.total.copy_(y[:, -1:])
+        state.count += x.shape[1]
+        return y
+
+
+@pytest.mark.parametrize(
+    ("mistake", "law"),
+    [
+        ("looks ahead", causality),
+        ("looks ahead", chunk_invariance),
+        ("mixes rows", row_independence),
+        ("remembers itself", restore),
+        ("remembers itself", chunk_invariance),
+        ("forgets", chunk_invariance),
+        ("fresh is not zero", reset_is_new),
+        ("new leaf", constant_leaves),
+        ("scalar leaf", constant_leaves),
+    ],
+)
+def test_a_mistake_breaks_the_law(mistake: str, law: Callable[[Case], None]) -> None:
+    case = Case(mistake, (), lambda: RunningSum(mistake), vectors(2))
+    with pytest.raises((AssertionError, IndexError)):
+        law(case)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_no_mistake_keeps_the_law(law: Callable[[Case], None]) -> None:
+    law(Case("sum", (), lambda: RunningSum("none"), vectors(2)))
