@@ -8,8 +8,10 @@ from math import ceil, gcd
 
 import numpy as np
 import soxr
+import torchaudio
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from torch import Tensor
 
 _ZERO_CROSSINGS = 24  # on each side of the filter, counted at the lower of the two rates
 _ROLLOFF = 0.95  # cutoff as a share of the lower Nyquist frequency: flat below 0.86, 70 dB down above 1.04 of it
@@ -32,6 +34,12 @@ def resample(wav: NDArray[np.floating], from_rate: int, to_rate: int) -> NDArray
         shared = min(length, resampled.shape[-1])  # soxr rounds the length, one sample either way
         out[..., :shared] = resampled[..., :shared]
     return out
+
+
+def resample_tensor(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Return `wav` ([..., N], from_rate Hz) at to_rate Hz on its own device, ceil(N * to / from) samples."""
+    _check_rates(from_rate, to_rate)
+    return torchaudio.functional.resample(wav, from_rate, to_rate)
 
 
 class StreamingResampler:

@@ -8,19 +8,21 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-import torchaudio
 from torch import Tensor
 
+from s2s.audio.resample import resample_tensor
 from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
+from s2s.config import to_dict
 from s2s.train.discriminator import Discriminators
 from s2s.train.loss import SpectralLoss, SpectralLossConfig, discriminator_loss, feature_loss, generator_loss
+from s2s.train.work import Work, codec_flops, count_skipped
 
 
 @dataclass(frozen=True)
 class CodecTrainConfig:
     """How a codec is trained.
 
-    `stage` is "general" (everything learns) or "voice" (encoder and codebooks are frozen, so tokens keep their meaning).
+    `stage` is "general" (everything learns) or "voice" (encoder and codebooks are frozen: tokens keep their meaning).
     The judges take part from `adversarial_from` on (a step number; None = never) on crops of `adversarial_samples`.
     """
 
@@ -41,6 +43,7 @@ class CodecTrainConfig:
     adversarial_weight: float = 0.05
     feature_weight: float = 0.1
     discriminator_rate: float = 3e-4
+    max_skipped_steps: int = 20
 
 
 class CodecModule(pl.LightningModule):
@@ -55,15 +58,18 @@ class CodecModule(pl.LightningModule):
         self.discriminators = Discriminators() if config.adversarial_from is not None else None
         if config.stage == "voice":
             self.codec.encoder.requires_grad_(False)
+        self.skipped_steps = 0
+        self.step_taken = True
+        self.work = Work()
 
     def configure_optimizers(self) -> Any:
         c = self.config
-        generator = torch.optim.AdamW(
-            [p for p in self.codec.parameters() if p.requires_grad], c.learning_rate, betas=(0.8, 0.99), weight_decay=0.01
-        )
+        learning = [p for p in self.codec.parameters() if p.requires_grad]
+        generator = torch.optim.AdamW(learning, c.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
         optimizers: list[torch.optim.Optimizer] = [generator]
         if self.discriminators is not None:
-            optimizers.append(torch.optim.AdamW(self.discriminators.parameters(), c.discriminator_rate, betas=(0.5, 0.9)))
+            judges = self.discriminators.parameters()
+            optimizers.append(torch.optim.AdamW(judges, c.discriminator_rate, betas=(0.5, 0.9)))
         return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, self._rate) for o in optimizers]
 
     def _rate(self, step: int) -> float:
@@ -75,25 +81,37 @@ class CodecModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> None:
         wav = self._augment(batch["wav"])
+        self.work = Work(wav.numel() / self.codec.spec.frame_size, codec_flops(self.codec, wav.numel()))
+        codebooks = [buffer.clone() for buffer in self.codec.quantizer.buffers()]
         output, parts, perplexity = self._reconstruct(wav)
         target = wav[:, 0, : output.shape[-1]]
         optimizers: Any = self.optimizers()
-        generator = optimizers[0] if isinstance(optimizers, list) else optimizers
+        generator, *others = optimizers if isinstance(optimizers, list) else [optimizers]
         parts |= self.loss(output.float(), target)
-        step = self.trainer.fit_loop.total_batch_idx
-        if self.discriminators is not None and step >= (self.config.adversarial_from or 0):
-            parts |= self._judge(output, target, optimizers[1])
-        total = torch.stack([value for name, value in parts.items() if not name.startswith("judges")]).sum()
+        if others and self.trainer.fit_loop.total_batch_idx >= (self.config.adversarial_from or 0):
+            parts |= self._judge(output, target, others[0])
+        total = torch.stack([value for name, value in parts.items() if name != "judges"]).sum()
         generator.zero_grad(set_to_none=True)
         self.manual_backward(total)
         norm = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), self.config.clip_norm)
-        if torch.isfinite(norm):
-            generator.step()
+        self._step(generator, norm, codebooks)
         schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()
         logs = {f"train/{name}": value.detach() for name, value in parts.items()}
-        self.log_dict(logs | {"train/loss": total.detach(), "train/perplexity": perplexity, "train/grad_norm": norm})
+        logs |= {"train/perplexity": perplexity, "train/grad_norm": norm}
+        self.log_dict(logs, sync_dist=self.trainer.world_size > 1)
+        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
+
+    def _step(self, generator: Any, norm: Tensor, codebooks: list[Tensor]) -> None:
+        """Step, unless gradients are not finite: then the codebooks are put back too."""
+        self.step_taken = bool(torch.isfinite(norm))
+        if self.step_taken:
+            generator.step()
+            return
+        for buffer, before in zip(self.codec.quantizer.buffers(), codebooks, strict=True):
+            buffer.copy_(before)
+        self.skipped_steps = count_skipped(self.skipped_steps, self.config.max_skipped_steps)
 
     def _reconstruct(self, wav: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Decoded audio [B, N - delay], aligned with its input; the quantiser's part of the loss; perplexity."""
@@ -120,7 +138,8 @@ class CodecModule(pl.LightningModule):
         self.manual_backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 10.0)
         if torch.isfinite(norm):
-            optimizer.step()
+            # The plain optimiser: a step of the judges is no step of the training, which counts the codec's.
+            optimizer.optimizer.step()
         self.discriminators.requires_grad_(False)
         fake_logits, fake_layers = self.discriminators(fake)
         self.discriminators.requires_grad_(True)
@@ -145,10 +164,17 @@ class CodecModule(pl.LightningModule):
         rows = torch.rand(len(wav)) < self.config.telephone_share
         if rows.any():
             rate = self.codec.spec.sample_rate
-            narrow = torchaudio.functional.resample(wav[rows], rate, 8000)
-            wide = torchaudio.functional.resample(narrow, 8000, rate)[..., : wav.shape[-1]]
+            narrow = resample_tensor(wav[rows], rate, 8000)
+            wide = resample_tensor(narrow, 8000, rate)[..., : wav.shape[-1]]
             wav[rows] = wide.to(wav.dtype)
         return wav
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["config"] = to_dict(self.config)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
 
 
 def _perplexity(codes: Tensor, size: int) -> Tensor:

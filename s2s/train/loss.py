@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,7 +72,16 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
         weight: [...], zero leaves a position out.
 
     Returns:
-        The weighted mean [] and the unreduced losses [...].
+        The weighted mean [] (over all processes, once their gradients are averaged) and the unreduced losses [...].
     """
     losses = F.cross_entropy(logits.flatten(0, -2).float(), target.flatten(), reduction="none").view_as(target)
-    return (losses * weight).sum() / weight.sum().clamp(min=1e-6), losses
+    return (losses * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=1e-6), losses
+
+
+def mean_over_ranks(total: Tensor) -> Tensor:
+    """The mean of a tensor over all processes: as denominator it makes their averaged losses those of one process."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return total
+    total = total.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -11,17 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s2s.config import to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.streams import build_grid, model_inputs
-from s2s.train.loss import weighted_cross_entropy
+from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
+from s2s.train.work import Work, count_skipped, duplex_flops
 
 
 @dataclass(frozen=True)
 class DuplexTrainConfig:
     """How a duplex model is trained.
 
-    The audio loss is computed where the agent speaks and on `silent_share` of the other steps, which count
-    `silent_weight` each. `pad_weight` is what a PAD of a text stream counts beside a word. `history_noise` is the share of
+    The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the others,
+    which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a text stream counts beside a word. `history_noise` is the share of
     the agent's own past codes that are replaced by random ones, so that the model learns to live with its own errors.
     """
 
@@ -33,12 +35,14 @@ class DuplexTrainConfig:
     final_ratio: float = 0.05
     user_text_weight: float = 1.0
     agent_text_weight: float = 1.0
-    pad_weight: float = 0.2
+    pad_weight: float = 0.5
     audio_weight: float = 1.0
     first_codebook_weight: float = 4.0
-    silent_share: float = 0.15
+    speaking_share: float = 0.5
+    silent_share: float = 0.1
     silent_weight: float = 0.3
     history_noise: float = 0.02
+    clip_norm: float = 1.0
     max_skipped_steps: int = 20
 
 
@@ -50,6 +54,8 @@ class DuplexModule(pl.LightningModule):
         self.config = config
         self.model = DuplexModel(config.model)
         self.skipped_steps = 0
+        self.step_taken = True
+        self.work = Work()
 
     def configure_optimizers(self) -> Any:
         c = self.config
@@ -70,14 +76,16 @@ class DuplexModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         parts = self.losses(batch)
         loss = torch.stack(list(parts.values())).sum()
-        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        ranks = self.trainer.world_size > 1
+        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, sync_dist=ranks)
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=ranks)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         parts = self.losses(batch)
-        self.log_dict({f"val/{name}": value for name, value in parts.items()}, batch_size=len(batch["lengths"]))
-        self.log("val/loss", torch.stack(list(parts.values())).sum(), prog_bar=True, batch_size=len(batch["lengths"]))
+        parts["loss"] = torch.stack(list(parts.values())).sum()
+        logs = {f"val/{name}": value for name, value in parts.items()}
+        self.log_dict(logs, prog_bar=True, batch_size=len(batch["lengths"]), sync_dist=self.trainer.world_size > 1)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every part of the loss, already weighted."""
@@ -106,19 +114,22 @@ class DuplexModule(pl.LightningModule):
         if stream is None or depth is None:
             return {}
         rows = self.model.layout.rows(stream.name)
-        weight = torch.where(self._speaking(active), 1.0, c.silent_weight) * valid
-        share = c.silent_share if self.training else 1.0
-        chosen = self._speaking(active) | (torch.rand(weight.shape, device=weight.device) < share)
-        # Silent steps that were kept stand for those that were not.
-        weight = torch.where(self._speaking(active), weight, weight / max(share, 1e-6))
+        speaking = self._speaking(active)
+        share = torch.where(speaking, c.speaking_share, c.silent_share)
+        if not self.training:
+            share = torch.ones_like(share)
+        chosen = torch.rand(share.shape, device=share.device) < share
+        weight = torch.where(speaking, 1.0, c.silent_weight) / share
         index = (chosen & valid).flatten().nonzero()[:, 0]
         codes = grid[:, rows].transpose(1, 2).flatten(0, 1)[index]  # [M, K]
         logits = depth(hidden.flatten(0, 1)[index], codes)  # [M, K, V]
         counts = mask[:, rows].transpose(1, 2).flatten(0, 1)[index] * weight.flatten()[index][:, None]
+        if self.training:
+            self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), len(index)))
         losses = F.cross_entropy(
             logits.flatten(0, 1).float(), codes.flatten().clamp(max=stream.vocab_size - 1), reduction="none"
         )
-        per_codebook = (losses.view_as(counts) * counts).sum(0) / counts.sum(0).clamp(min=1e-6)
+        per_codebook = (losses.view_as(counts) * counts).sum(0) / mean_over_ranks(counts.sum(0)).clamp(min=1e-6)
         level = torch.ones_like(per_codebook)
         level[0] = c.first_codebook_weight
         per_codebook = c.audio_weight * per_codebook * level / level.sum()
@@ -142,23 +153,19 @@ class DuplexModule(pl.LightningModule):
         inputs[:, rows] = torch.where(replace, noise, past)
         return inputs
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave out a step whose gradients are not finite, and stop when that happens too often."""
-        norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
-        if not norms or torch.isfinite(torch.stack(norms).sum()):
-            return
-        # Parameters without a gradient are passed over: neither weights nor moments change.
-        optimizer.zero_grad(set_to_none=True)
-        self.skipped_steps += 1
-        self.log("train/skipped_steps", float(self.skipped_steps))
-        if self.skipped_steps > self.config.max_skipped_steps:
-            raise RuntimeError(
-                f"gradients were not finite in {self.skipped_steps} steps, allowed are {self.config.max_skipped_steps}: "
-                "lower the learning rate or look at the data"
-            )
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip; leave out a step whose gradients are not finite, and stop when that happens too often."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip_norm)
+        self.log("train/grad_norm", norm)
+        self.step_taken = bool(torch.isfinite(norm))
+        if not self.step_taken:
+            # Parameters without a gradient are passed over: neither weights nor moments change.
+            optimizer.zero_grad(set_to_none=True)
+            self.skipped_steps = count_skipped(self.skipped_steps, self.config.max_skipped_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["config"] = to_dict(self.config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped_steps = checkpoint.get("skipped_steps", 0)

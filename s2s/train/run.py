@@ -1,0 +1,208 @@
+"""One training run from its config: modules, data, callbacks, loggers, resume."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from s2s.codec.base import CodecSpec
+from s2s.codec.spectral import SpectralCodec
+from s2s.config import to_dict
+from s2s.data.audio_crops import AudioCropDataModule
+from s2s.data.datamodule import DialogueDataModule
+from s2s.data.resume import ResumableDataModule
+from s2s.data.shards import ShardInfo, shard_files
+from s2s.streams import dialogue_layout
+from s2s.text import Tokenizer, load_tokenizer
+from s2s.train.callbacks import DataWait, Ema, SeedEachBatch, Speed
+from s2s.train.checkpoints import (
+    Checkpoints,
+    Stopped,
+    load_codec,
+    load_weights,
+    newest_loadable,
+    part_of,
+    read_checkpoint,
+)
+from s2s.train.codec import CodecModule
+from s2s.train.config import CodecRun, DuplexRun, RunConfig
+from s2s.train.module import DuplexModule
+from s2s.train.samples import CodecSamples, DuplexSamples, Samples
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = ("s2s", "torch", "torchaudio", "lightning", "numpy", "hydra-core")
+
+
+def run_training(config: CodecRun | DuplexRun, callbacks: Sequence[Callback] = ()) -> Path | None:
+    """Train until the last step or SIGTERM, with more callbacks if given; returns the newest checkpoint.
+
+    Raises ValueError for what a user can mend, RuntimeError when too many gradients were not finite.
+    """
+    torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
+    pl.seed_everything(config.seed, verbose=False)
+    folder = Path(config.folder)
+    data, module, samples, frame_s = build_codec(config) if isinstance(config, CodecRun) else build_duplex(config)
+    resume = find_resume(config.resume, folder / "checkpoints")
+    if resume is None and config.init_from:
+        start_from(module, config.init_from)
+    trainer = build_trainer(config, module, samples, frame_s)
+    trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    size = sum(p.numel() for p in module.parameters())
+    log.info("%s: %.2f M parameters, %s", config.name, size / 1e6, f"continues {resume}" if resume else "begins")
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except (Stopped, SIGTERMException) as stopped:
+        log.info("%s; start it again to continue", stopped or "stopped")
+    return newest_loadable(folder / "checkpoints")
+
+
+def build_codec(config: CodecRun) -> tuple[ResumableDataModule, CodecModule, Samples, float]:
+    """Data, module, samples and the seconds of a frame."""
+    data, module = AudioCropDataModule(config.found_data()), CodecModule(config.train_config())
+    samples = CodecSamples(Path(config.folder) / "samples", config.callbacks)
+    return data, module, samples, float(1 / module.codec.spec.frame_rate)
+
+
+def build_duplex(config: DuplexRun) -> tuple[ResumableDataModule, DuplexModule, Samples | None, float]:
+    """Data, module, samples (None without a codec) and the seconds of a frame."""
+    data = DialogueDataModule(config.data)
+    info = data.info
+    layout = dialogue_layout(
+        info.num_codebooks, info.codebook_size, info.text_vocab_size, config.streams.acoustic_delay
+    )
+    module, frame_s = DuplexModule(config.train_config(layout)), info.frame_size / info.sample_rate
+    if not config.codec_from:
+        return data, module, None, frame_s
+    codec = load_codec(config.codec_from)
+    _start_from_codec(module, codec, info, config.codec_from)
+    tokenizer = _find_tokenizer(config.data.shards)
+    return data, module, DuplexSamples(Path(config.folder) / "samples", config.callbacks, codec, tokenizer), frame_s
+
+
+def build_trainer(
+    config: RunConfig, module: CodecModule | DuplexModule, samples: Samples | None, frame_s: float
+) -> pl.Trainer:
+    """A Trainer whose steps are counted by the module's optimiser and whose order of batches never ends."""
+    t, folder, wait = config.trainer, Path(config.folder), DataWait()
+    if t.processes > 1 and "WORLD_SIZE" not in os.environ:
+        command = f"torchrun --nproc-per-node {t.processes} -m s2s.cli.main train ..."
+        raise ValueError(f"trainer.processes {t.processes} are started by torchrun: {command}")
+    bar = sys.stderr.isatty()
+    callbacks: list[Callback] = [SeedEachBatch(config.seed)]
+    if config.callbacks.ema_decay:
+        callbacks.append(Ema(config.callbacks.ema_decay))
+    callbacks.append(Speed(t.log_every, frame_s, wait, lines=not bar))
+    if samples is not None and config.callbacks.sample_every:
+        callbacks.append(samples)
+    if bar:
+        callbacks.append(RichProgressBar())
+    c = config.callbacks
+    callbacks.append(Checkpoints(folder / "checkpoints", c.save_every, c.keep, about(config)))
+    # The judges of a codec take part from some step on only, the depth transformer always.
+    strategy = DDPStrategy(find_unused_parameters=isinstance(module, CodecModule)) if t.processes > 1 else "auto"
+    return pl.Trainer(
+        accelerator=t.accelerator,
+        devices=t.processes,
+        strategy=strategy,
+        precision=t.precision,
+        max_epochs=-1,
+        max_steps=module.config.total_steps,
+        accumulate_grad_batches=t.accumulate,
+        check_val_every_n_epoch=None,
+        val_check_interval=t.validate_every * t.accumulate or None,
+        limit_val_batches=None if t.validate_every else 0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=t.log_every,
+        logger=_loggers(config, folder),
+        callbacks=callbacks,
+        profiler=wait,
+        enable_checkpointing=True,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+def find_resume(resume: str, folder: Path) -> Path | None:
+    """The checkpoint that `resume` names: "auto", "never" or a path."""
+    if resume == "never":
+        return None
+    if resume == "auto":
+        return newest_loadable(folder)
+    read_checkpoint(resume)
+    return Path(resume)
+
+
+def start_from(module: CodecModule | DuplexModule, path: str) -> None:
+    """Take over the averaged weights of a checkpoint; the judges of a codec only where both have them."""
+    weights = read_checkpoint(path)["state_dict"]
+    if isinstance(module, DuplexModule):
+        return load_weights(module.model, part_of(weights, "model."), path)
+    load_weights(module.codec, part_of(weights, "codec."), path)
+    judges = part_of(weights, "discriminators.")
+    if module.discriminators is not None and judges:
+        load_weights(module.discriminators, judges, path)
+    return None
+
+
+def about(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint came from: the whole config, the commit, the versions."""
+    versions = {name: _version(name) for name in _VERSIONS} | {"python": platform.python_version()}
+    return {"config": to_dict(config), "commit": _commit(), "versions": versions}
+
+
+def _start_from_codec(module: DuplexModule, codec: SpectralCodec, info: ShardInfo, path: str) -> None:
+    expected = CodecSpec(info.sample_rate, info.frame_size, info.num_codebooks, info.codebook_size)
+    if codec.spec != expected:
+        raise ValueError(f"codec_from {path} has {codec.spec}, the data were encoded with {expected}")
+    width, dim = module.config.model.code_width, codec.config.code_dim
+    if width != dim:
+        raise ValueError(f"model.code_width is {width}, it must be what the codebooks of {path} have: {dim}")
+    module.model.start_from_codebooks(codec.quantizer.codebooks)
+
+
+def _find_tokenizer(shards: tuple[str, ...]) -> Tokenizer | None:
+    path = shard_files(shards)[0].parent / "tokenizer.json"
+    return load_tokenizer(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _loggers(config: RunConfig, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = []
+    if config.logger.csv:
+        loggers.append(CSVLogger(folder, name="csv"))  # a new version_* each time the run is started
+    if config.logger.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    return loggers
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """The commit of the checkout, with a + where files differ from it; empty where there is none."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
