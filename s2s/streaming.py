@@ -1,12 +1,12 @@
 """State: what a streaming module remembers of each row between calls, and what can be done to it.
 
-A state is a tree of dataclasses, dicts, lists and tuples whose leaves are tensors; dim 0 of every leaf is the row and one
-row is one conversation. Modules follow six laws, checked for all of them by `tests/test_streaming_contract.py`:
+A state is a tree of dataclasses, dicts, lists and tuples whose leaves are tensors; dim 0 of every leaf is the row and
+one row is one conversation. Modules follow six laws, checked for all of them by `tests/test_streaming_contract.py`:
 
 1. `state=None` means a fresh state for a whole sequence, thrown away afterwards.
 2. Leaves are tensors; dim 0 is the row; positions are one number per row.
 3. All zeros is fresh.
-4. Shapes, dtypes and addresses never change after `init_state`; updates are in place.
+4. Shapes, dtypes and addresses never change after `init_state`; updates are in place and carry no gradient.
 5. A module touches only the rows it is given and never mixes rows.
 6. A module does not know why a row is there.
 
@@ -101,11 +101,15 @@ def load_state(path: str | Path, like: State) -> State:
     """Read a state written by `save_state` into the tree of `like`, which stays as it is.
 
     Raises:
-        ValueError: the file holds other leaves, shapes or dtypes than `like`.
+        ValueError: the file is no safetensors file, or holds other leaves, shapes or dtypes than `like`.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(str(path))
+    try:
+        tensors = load_file(str(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a saved state: {error}") from error
     state = clone(like)
     expected = named_leaves(state)
     if {name for name, _ in expected} != set(tensors):

@@ -1,8 +1,8 @@
 """Named token streams, the grid they form and its clock.
 
-Tick s: hear frame s, say frame s + 1. At step s the model reads the hear-rows of column s and its own speak-rows of column
-s - 1 (START at s = 0), and predicts its speak-rows of column s. Frame t of a hear-row with delay d lies in column t + d,
-frame t of a speak-row in column t - 1 + d; the audio said at tick s is frame s + 1 - (the stream's largest delay).
+Tick s: hear frame s, say frame s + 1. At step s the model reads the hear-rows of column s and its own speak-rows of
+column s - 1 (START at s = 0), and predicts its speak-rows of column s. Frame t of a hear-row with delay d lies in column
+t + d, frame t of a speak-row in column t - 1 + d; the audio said at tick s is frame s + 1 - (the stream's largest delay).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MAX_DELAY = 64
 class Stream:
     """One signal as one or more grid rows of tokens; `delays` (in steps) has an entry per row.
 
-    Ids 0 ... vocab_size - 1 are content. START stands before the first frame; PAD says "nothing here" (text streams say it
-    most of the time) and fills up behind the last frame.
+    Ids 0 ... vocab_size - 1 are content. START stands before the first frame; PAD says "nothing here" (text streams say
+    it most of the time) and fills up behind the last frame.
     """
 
     name: str
@@ -94,7 +94,9 @@ class StreamLayout:
         return tuple(s for s in self.streams if s.side == side)
 
 
-def dialogue_layout(num_codebooks: int, codebook_size: int, text_vocab_size: int, acoustic_delay: int = 0) -> StreamLayout:
+def dialogue_layout(
+    num_codebooks: int, codebook_size: int, text_vocab_size: int, acoustic_delay: int = 0
+) -> StreamLayout:
     """The streams of a conversation: the caller's audio is heard; both transcripts and the agent's audio are said.
 
     `acoustic_delay` holds back all of the agent's codebooks but the first.
@@ -120,12 +122,17 @@ def build_grid(layout: StreamLayout, tracks: Mapping[str, Tensor]) -> tuple[Tens
         grid [B, R, T] and mask [B, R, T], True where a speak-row holds a frame of its track (what a loss may count).
     """
     columns, masks = [], []
+    lengths = {s.name: tracks[s.name].shape[-1] for s in layout.streams if s.name in tracks}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the tracks have different lengths: {lengths}")
     for stream in layout.streams:
         if stream.name not in tracks:
             raise ValueError(f"no track for the stream {stream.name!r}; there are {sorted(tracks)}")
         track = tracks[stream.name]
         if track.dim() != 3 or track.shape[1] != stream.num_rows:
-            raise ValueError(f"track {stream.name!r} has the shape {list(track.shape)}, expected [B, {stream.num_rows}, T]")
+            raise ValueError(
+                f"track {stream.name!r} has the shape {list(track.shape)}, expected [B, {stream.num_rows}, T]"
+            )
         for row, delay in enumerate(stream.delays):
             ids, mask = _place(track[:, row], delay if stream.side == "hear" else delay - 1, stream)
             columns.append(ids)
@@ -171,7 +178,6 @@ class TokenRing:
         self.layout = layout
         self.slots = 1 + max(s.max_delay for s in layout.streams)
         self._start = torch.tensor([s.start_id for s in layout.streams for _ in s.delays])
-        self._hear = torch.tensor([s.side == "hear" for s in layout.streams for _ in s.delays])
 
     def init_state(self, rows: int, device: torch.device | str = "cpu") -> RingState:
         tokens = torch.zeros(rows, self.layout.num_rows, self.slots, dtype=torch.long, device=device)
@@ -179,6 +185,7 @@ class TokenRing:
 
     def read(self, state: RingState, heard: Mapping[str, Tensor]) -> Tensor:
         """Take in one frame per hear-stream, name -> [B, rows]; returns the step's inputs [B, R]."""
+        self._check(state, heard, "hear")
         for stream in self.layout.side("hear"):
             rows = self.layout.rows(stream.name)
             state.tokens[:, rows] = state.tokens[:, rows].roll(-1, dims=-1)
@@ -202,6 +209,7 @@ class TokenRing:
 
         Rows of one stream are aligned again; a frame before the first one reads START.
         """
+        self._check(state, said, "speak")
         frames = {}
         for stream in self.layout.side("speak"):
             rows = self.layout.rows(stream.name)
@@ -213,3 +221,10 @@ class TokenRing:
             frames[stream.name] = torch.where(stored == 0, stream.start_id, stored - 1)
         state.position += 1
         return frames
+
+    def _check(self, state: RingState, given: Mapping[str, Tensor], side: str) -> None:
+        for stream in self.layout.side(side):
+            expected = [len(state.position), stream.num_rows]
+            if stream.name not in given or list(given[stream.name].shape) != expected:
+                found = list(given[stream.name].shape) if stream.name in given else "missing"
+                raise ValueError(f"ids of the stream {stream.name!r} are {found}, expected the shape {expected}")

@@ -1,7 +1,7 @@
 """The contract of every streaming module, in float64 so that rounding cannot hide an error.
 
-One table of modules, one table of laws (see `s2s/streaming.py`). A class with a state that is missing from the table of modules
-fails a test, and so does a law that a deliberately broken module would pass.
+One table of modules, one table of laws (see `s2s/streaming.py`). A class with a state that is missing from the table of
+modules fails a test, and so does a law that a deliberately broken module would pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s2s.codec.rvq import ResidualVectorQuantizer
+from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
 from s2s.models.duplex import DuplexModel
 from s2s.models.step import DuplexStep, EchoStep
@@ -45,6 +45,7 @@ from tests.tiny import (
     stirred,
     tiny_codec,
     tiny_codec_config,
+    tiny_encodec,
     tiny_layout,
     tiny_model,
     tiny_step,
@@ -226,6 +227,42 @@ CASES = [
         time=2,
         out_time=2,
         out_unit=SIZE,
+        gradient=False,
+    ),
+    Case(
+        "encodec lstm",
+        (ResidualLSTM,),
+        lambda: double(ResidualLSTM(5, 2)),
+        vectors(5),
+    ),
+    Case(
+        "encodec block",
+        (ResidualBlock, Chain),
+        lambda: double(ResidualBlock(6)),
+        vectors(6),
+    ),
+    Case(
+        "encodec encodes",
+        (EncodecCodec,),
+        lambda: tiny_encodec().double(),
+        samples(12, 1),
+        run=lambda codec, wav, state: codec.encode(wav, state),
+        init=lambda codec, rows: codec.init_encoder(rows),
+        time=2,
+        unit=12,
+        out_time=2,
+        gradient=False,
+    ),
+    Case(
+        "encodec decodes",
+        (EncodecCodec,),
+        lambda: tiny_encodec().double(),
+        tokens(16, 16, 16),
+        run=lambda codec, codes, state: codec.decode(codes, state),
+        init=lambda codec, rows: codec.init_decoder(rows),
+        time=2,
+        out_time=2,
+        out_unit=12,
         gradient=False,
     ),
     Case(
@@ -416,6 +453,19 @@ def rows_move(case: Case) -> None:
     assert_equal(take_rows(state, [2, 3]), outside)
 
 
+def no_gradient(case: Case) -> None:
+    """Chunks can be differentiated one after the other; what is remembered between them carries no gradient."""
+    module = case.build()
+    state = case.init(module, 1)
+    for _ in range(2):
+        x = case.data(1, 1)
+        y = case.run(module, x.requires_grad_() if case.gradient else x, state)
+        assert not any(leaf.requires_grad for leaf in leaves(state))
+        if case.gradient:
+            y.square().sum().backward()
+            assert x.grad is not None and x.grad.any()
+
+
 LAWS: list[Callable[[Case], None]] = [
     chunk_invariance,
     causality,
@@ -424,6 +474,7 @@ LAWS: list[Callable[[Case], None]] = [
     restore,
     constant_leaves,
     rows_move,
+    no_gradient,
 ]
 
 
@@ -490,12 +541,15 @@ class RunningSum(nn.Module):
         if state is None:
             return y
         y = y + state.total
+        if self.mistake == "keeps the graph":
+            state.total = state.total.copy_(y[:, -1:])
+            return y
         if self.mistake == "new leaf":
             state.total = y[:, -1:]
         elif self.mistake == "forgets":
             state.total.copy_(x[:, -1:])
         else:
-            state.total.copy_(y[:, -1:])
+            state.total.copy_(y[:, -1:].detach())
         state.count += x.shape[1]
         return y
 
@@ -510,6 +564,7 @@ class RunningSum(nn.Module):
         ("remembers itself", chunk_invariance),
         ("forgets", chunk_invariance),
         ("fresh is not zero", reset_is_new),
+        ("keeps the graph", no_gradient),
         ("new leaf", constant_leaves),
         ("scalar leaf", constant_leaves),
     ],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.codec.base import CodecSpec
+from s2s.codec.encodec import EncodecCodec, EncodecConfig
 from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
 from s2s.models.depth import DepthConfig
 from s2s.models.duplex import DuplexConfig, DuplexModel
@@ -61,7 +62,7 @@ def tiny_codec_config(spec: CodecSpec = SPEC) -> SpectralCodecConfig:
 
 
 def tiny_codec(spec: CodecSpec = SPEC, seed: int = 0) -> SpectralCodec:
-    """Our codec with a few thousand random weights; its codebooks hold latents of noise, so that all codes are in use."""
+    """Our codec with a few thousand random weights; its codebooks hold latents of noise, so that every code occurs."""
     torch.manual_seed(seed)
     codec = stirred(SpectralCodec(tiny_codec_config(spec)), seed)
     noise = torch.randn(1, 4 * spec.codebook_size, spec.frame_size)
@@ -122,3 +123,16 @@ def random_tracks(layout: StreamLayout, rows: int, length: int, seed: int = 0) -
     return {
         s.name: torch.randint(s.vocab_size, (rows, s.num_rows, length), generator=generator) for s in layout.streams
     }
+
+
+def tiny_encodec(num_codebooks: int = 3, seed: int = 0) -> EncodecCodec:
+    """The structure of the EnCodec model, narrow and with few and short strides."""
+    torch.manual_seed(seed)
+    config = EncodecConfig(CodecSpec(900, 12, num_codebooks, 16), num_filters=4, dimension=6, ratios=(3, 2, 2))
+    codec = stirred(EncodecCodec(config), seed)
+    with torch.no_grad():
+        latents = codec.encoder(torch.randn(1, 64 * config.spec.frame_size, 1))[0]
+        for codebook in codec.quantizer.codebooks:
+            codebook.copy_(latents[torch.randperm(len(latents))[: len(codebook)]] - latents.mean(dim=0))
+        codec.quantizer.codebooks[0] += latents.mean(dim=0)
+    return codec

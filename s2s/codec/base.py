@@ -59,16 +59,18 @@ class Codec(Protocol):
 
 
 def check_wav(wav: Tensor, spec: CodecSpec) -> None:
-    """Raise ValueError unless wav is [B, 1, N] with N a whole number of frames."""
+    """Raise ValueError unless wav is [B, 1, N] with N one or more whole frames."""
     if wav.dim() != 3 or wav.shape[1] != 1:
         raise ValueError(f"wav has the shape {list(wav.shape)}, expected [B, 1, N]")
     if wav.shape[-1] % spec.frame_size:
         raise ValueError(
             f"wav has {wav.shape[-1]} samples, which is not a multiple of the frame of {spec.frame_size}: use a Framer"
         )
+    if not wav.shape[-1]:
+        raise ValueError(f"wav has no samples, expected one frame of {spec.frame_size} or more")
 
 
 def check_codes(codes: Tensor, spec: CodecSpec) -> None:
-    """Raise ValueError unless codes is [B, k, T] with 1 <= k <= K."""
-    if codes.dim() != 3 or not 1 <= codes.shape[1] <= spec.num_codebooks:
-        raise ValueError(f"codes have the shape {list(codes.shape)}, expected [B, 1..{spec.num_codebooks}, T]")
+    """Raise ValueError unless codes is [B, k, T] with 1 <= k <= K and 1 <= T."""
+    if codes.dim() != 3 or not 1 <= codes.shape[1] <= spec.num_codebooks or not codes.shape[2]:
+        raise ValueError(f"codes have the shape {list(codes.shape)}, expected [B, 1..{spec.num_codebooks}, 1 or more]")

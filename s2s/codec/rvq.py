@@ -30,7 +30,9 @@ class ResidualVectorQuantizer(nn.Module):
     sums: Tensor
     started: Tensor
 
-    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99, revive_below: float = 0.1):
+    def __init__(
+        self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99, revive_below: float = 0.1
+    ):
         super().__init__()
         self.decay, self.revive_below = decay, revive_below
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim))
@@ -82,7 +84,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, k: int, x: Tensor) -> None:
-        if self.started[k]:
+        if self.started[k] or not len(x):
             return
         self._set_entries(k, torch.arange(self.codebooks.shape[1], device=x.device), x.flatten(0, 1))
         self.started[k] = True
@@ -113,7 +115,7 @@ class ResidualVectorQuantizer(nn.Module):
 
 
 def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
-    # The squared length of x is the same for every entry, so it is left out. In bf16 neighbours could not be told apart.
+    # The squared length of x is the same for every entry, so it is left out. bf16 could not tell neighbours apart.
     with torch.autocast(x.device.type, enabled=False):
         scores = at_least_float32(x) @ codebook.T - 0.5 * (codebook**2).sum(dim=-1)
         return scores.argmax(dim=-1)

@@ -96,9 +96,9 @@ class SpectralEncoder(nn.Module):
         context = self.config.analysis_window - self.config.hop_size
         return EncoderState(
             torch.zeros(rows, context, dtype=weight.dtype, device=weight.device),
-            [block.init_state(rows) for block in self.hop_blocks],
+            _block_states(self.hop_blocks, rows),
             self.down.init_state(rows),
-            [block.init_state(rows) for block in self.frame_blocks],
+            _block_states(self.frame_blocks, rows),
         )
 
     def forward(self, wav: Tensor, state: EncoderState | None = None) -> Tensor:
@@ -117,7 +117,7 @@ class SpectralEncoder(nn.Module):
             wav = nn.functional.pad(wav, (c.analysis_window - c.hop_size, 0))
         else:
             wav = torch.cat([state.samples, wav], dim=-1)
-            state.samples.copy_(wav[:, wav.shape[-1] - state.samples.shape[-1] :])
+            state.samples.copy_(wav[:, wav.shape[-1] - state.samples.shape[-1] :].detach())
         windows = wav.unfold(-1, c.analysis_window, c.hop_size) * self.window
         magnitudes = torch.fft.rfft(windows).abs()
         return (torch.log(torch.clamp(magnitudes @ self.filters, min=1e-5)) + 5.0) / 3.0
@@ -142,8 +142,8 @@ class SpectralDecoder(nn.Module):
     def init_state(self, rows: int) -> DecoderState:
         weight = self.embed.weight
         return DecoderState(
-            [block.init_state(rows) for block in self.frame_blocks],
-            [block.init_state(rows) for block in self.hop_blocks],
+            _block_states(self.frame_blocks, rows),
+            _block_states(self.hop_blocks, rows),
             torch.zeros(rows, self.config.hop_size, dtype=weight.dtype, device=weight.device),
         )
 
@@ -163,7 +163,7 @@ class SpectralDecoder(nn.Module):
         before = torch.zeros_like(second[:, :1]) if state is None else state.tail[:, None].to(second.dtype)
         wav = first + torch.cat([before, second[:, :-1]], dim=1)
         if state is not None:
-            state.tail.copy_(second[:, -1])
+            state.tail.copy_(second[:, -1].detach())
         return wav.flatten(1)
 
 
@@ -203,3 +203,7 @@ def _blocks(depth: int, width: int, config: SpectralCodecConfig) -> nn.ModuleLis
         ConvNeXtBlock(width, config.expansion * width, config.kernel_size, scale=1 / max(1, depth))
         for _ in range(depth)
     )
+
+
+def _block_states(blocks: nn.ModuleList, rows: int) -> list[ConvState]:
+    return [block.init_state(rows) for block in blocks if isinstance(block, ConvNeXtBlock)]

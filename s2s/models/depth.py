@@ -22,6 +22,10 @@ class DepthConfig:
     code_width: int = 64
     per_step_weights: bool = False
 
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(f"depth width {self.width} is not a multiple of num_heads {self.num_heads}")
+
 
 class SteppedLinear(nn.Module):
     """A linear map with weights of its own for each of K steps, or one that all steps share."""
@@ -92,6 +96,8 @@ class DepthTransformer(nn.Module):
 
     def forward(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """Teacher forcing: hidden [M, D], codes [M, K] -> logits [M, K, V]."""
+        if list(codes.shape) != [len(hidden), self.num_codebooks]:
+            raise ValueError(f"codes have the shape {list(codes.shape)}, expected {[len(hidden), self.num_codebooks]}")
         x = self.condition(hidden)[:, None] + self.place
         if self.num_codebooks > 1:
             offsets = torch.arange(self.num_codebooks - 1, device=codes.device) * self.table_size

@@ -40,7 +40,7 @@ class AudioEmbedding(nn.Module):
     def start_from(self, codebooks: Tensor) -> None:
         """Begin with a codec's own vectors [K, V, D'], D' = code_width, summed as the codec sums them.
 
-        What two frames have in common is then visible from the first step on instead of having to be learned token by token.
+        What two frames have in common is then visible from the first step on; otherwise it is learned token by token.
         """
         num_codebooks, size, width = codebooks.shape
         tables = self.codes.weight.view(num_codebooks, self.table_size, -1)
@@ -64,11 +64,11 @@ class DuplexModel(nn.Module):
             if stream.num_rows > 1:
                 self.embeddings[stream.name] = AudioEmbedding(stream, config.code_width, width)
                 continue
-            self.embeddings[stream.name] = nn.Embedding(stream.table_size, width)
-            nn.init.normal_(self.embeddings[stream.name].weight, std=0.5)
+            self.embeddings[stream.name] = table = nn.Embedding(stream.table_size, width)
+            nn.init.normal_(table.weight, std=0.5)
             if stream.side == "speak":
-                self.text_heads[stream.name] = nn.Linear(width, stream.table_size, bias=False)
-                nn.init.normal_(self.text_heads[stream.name].weight, std=0.02)
+                self.text_heads[stream.name] = head = nn.Linear(width, stream.table_size, bias=False)
+                nn.init.normal_(head.weight, std=0.02)
         self.backbone = Transformer(config.backbone)
         audio = [s for s in config.layout.side("speak") if s.num_rows > 1]
         if len(audio) > 1:
@@ -89,6 +89,8 @@ class DuplexModel(nn.Module):
 
     def forward(self, grid: Tensor, state: TransformerState | None = None) -> Tensor:
         """Args: grid: the model's inputs [B, R, S], see `streams.model_inputs`."""
+        if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
+            raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
         parts = []
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]

@@ -17,7 +17,7 @@ QUIET_LEVEL = 10 ** (-50 / 20)  # root mean square of a frame, relative to full 
 
 @dataclass(frozen=True)
 class Tail:
-    """How long to go on with silence after the recording, in steps: until all rows were quiet for a while, or the limit."""
+    """How long to go on with silence after the recording, in steps: until all rows were quiet a while, or the limit."""
 
     limit: int
     quiet: int
@@ -41,8 +41,8 @@ class Played:
 
 
 @torch.inference_mode()
-def play(step: Step, wav: Tensor, controls: Controls, tail: Tail = Tail(0, 1)) -> Played:  # noqa: B008 it is frozen
-    """Run recordings [B, 1, N] through a step from a fresh state, frame by frame; the last frame is filled with silence."""
+def play(step: Step, wav: Tensor, controls: Controls, tail: Tail = Tail(0, 1)) -> Played:
+    """Run recordings [B, 1, N] through a step from a fresh state; the last frame is filled with silence."""
     size = step.step_size
     frames = F.pad(wav, (0, -wav.shape[-1] % size)).split(size, dim=-1) if wav.shape[-1] else ()
     silence = wav.new_zeros(*wav.shape[:-1], size)

@@ -2,8 +2,8 @@
 
     wav [B, 1, step_size], state, controls  ->  wav [B, 1, step_size], text ids of this step
 
-`DuplexStep` is the product; `EchoStep` returns what it hears, so that engines and transports can be built and tested without
-weights.
+`DuplexStep` is the product; `EchoStep` returns what it hears, so that engines and transports can be built and tested
+without weights.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class EchoStep:
         return EchoState(torch.zeros(rows, dtype=torch.long))
 
     def __call__(self, wav: Tensor, state: EchoState, controls: Controls) -> StepOut:
+        _check(wav, self.step_size)
         state.position += 1
         return StepOut(wav.clone(), {})
 
@@ -94,6 +95,7 @@ class DuplexStep:
 
     @torch.inference_mode()
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
+        _check(wav, self.step_size)
         codes = self.codec.encode(wav, state.encoder)[..., 0]  # [B, K]
         said = self.predict(self.ring.read(state.ring, {"user": codes}), state, controls)
         frames = self.ring.write(state.ring, said)
@@ -105,10 +107,11 @@ class DuplexStep:
         hidden = self.model(inputs[..., None], state.backbone)[:, 0]
         names = [stream.name for stream in self.model.text_streams]
         draws = uniform_draws(controls.seed, state.ring.position, len(names) + self.depth.num_codebooks)
-        said = {
-            name: sample(logits, controls, draws[:, i])[:, None]
-            for i, (name, logits) in enumerate(self.model.text_logits(hidden).items())
-        }
+        said = {}
+        for i, (name, logits) in enumerate(self.model.text_logits(hidden).items()):
+            text = self.model.layout.stream(name)
+            ids = sample(logits, controls, draws[:, i])[:, None]
+            said[name] = torch.where(self.ring.may_speak(state.ring, text), ids, text.start_id)
         stream = self.model.audio_stream
         assert stream is not None
         begun = self.ring.may_speak(state.ring, stream)
@@ -125,8 +128,13 @@ class DuplexStep:
 @torch.inference_mode()
 def silence_codes(codec: Codec) -> Tensor:
     """The codes [K] that a codec settles on for digital silence."""
-    device = next(codec.parameters()).device if isinstance(codec, nn.Module) else torch.device("cpu")
+    like = next(codec.parameters()) if isinstance(codec, nn.Module) else torch.zeros(())
     # Two seconds are longer than what any of our encoders looks back on.
     frames = 2 * codec.spec.sample_rate // codec.spec.frame_size
-    wav = torch.zeros(1, 1, frames * codec.spec.frame_size, device=device)
+    wav = torch.zeros(1, 1, frames * codec.spec.frame_size, dtype=like.dtype, device=like.device)
     return codec.encode(wav)[0, :, -1]
+
+
+def _check(wav: Tensor, step_size: int) -> None:
+    if wav.dim() != 3 or list(wav.shape[1:]) != [1, step_size]:
+        raise ValueError(f"wav has the shape {list(wav.shape)}, a step takes [B, 1, {step_size}]")

@@ -59,6 +59,8 @@ class Attention(nn.Module):
                 f"width {width} must be an even multiple of num_heads {num_heads}, "
                 f"and num_heads a multiple of num_kv_heads {num_kv_heads}"
             )
+        if window < 1:
+            raise ValueError(f"window is {window}, allowed is 1 (a step sees itself) and above")
         self.num_heads, self.num_kv_heads, self.window = num_heads, num_kv_heads, window
         self.head_dim = width // num_heads
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
@@ -86,9 +88,7 @@ class Attention(nn.Module):
         return self.out(rearrange(y, "b h s e -> b s (h e)"))
 
 
-def attention_positions(
-    position: Tensor | None, x: Tensor, window: int, head_dim: int, base: float
-) -> Positions:
+def attention_positions(position: Tensor | None, x: Tensor, window: int, head_dim: int, base: float) -> Positions:
     """Where S new steps are, given how many each row has seen.
 
     Args:
@@ -124,9 +124,11 @@ def _through_cache(new: Tensor, ring: Tensor, at: Positions) -> Tensor:
     assert at.slots is not None
     kept = new[:, -at.slots.shape[1] :]
     index = at.slots[..., None, None].expand_as(kept)
-    if new.shape[1] == 1:
-        ring.scatter_(1, index, kept)
-        return ring
-    both = torch.cat([ring, new], dim=1)
-    ring.scatter_(1, index, kept)
-    return both
+    if new.shape[1] > 1:
+        attended = torch.cat([ring, new], dim=1)
+    elif new.requires_grad:
+        attended = ring.scatter(1, index, new)  # a copy: the ring itself carries no gradient
+    else:
+        attended = ring
+    ring.scatter_(1, index, kept.detach())
+    return attended

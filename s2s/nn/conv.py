@@ -1,6 +1,7 @@
 """Causal convolutions with explicit state.
 
-Tensors are [B, T, C] (time before channels): the products over channels, nearly all of the work, then need no transposes.
+Tensors are [B, T, C] (time before channels): the products over channels, nearly all of the work, then need no
+transposes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class CausalConv1d(nn.Module):
         super().__init__()
         self.left = (kernel_size - 1) * dilation + 1 - stride
         if self.left < 0:
-            raise ValueError(f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride")
+            raise ValueError(
+                f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride"
+            )
         self.stride, self.in_channels = stride, in_channels
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, bias=bias
@@ -57,7 +60,7 @@ class CausalConv1d(nn.Module):
         else:
             x = torch.cat([state.context, x], dim=-1)
             if self.left:
-                state.context.copy_(x[..., -self.left :])
+                state.context.copy_(x[..., -self.left :].detach())
         return self.conv(x).transpose(1, 2)
 
 
@@ -74,21 +77,25 @@ class CausalConvTranspose1d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1):
         super().__init__()
         if kernel_size < stride:
-            raise ValueError(f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride")
+            raise ValueError(
+                f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride"
+            )
         self.stride, self.out_channels, self.overlap = stride, out_channels, kernel_size - stride
         self.conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def init_state(self, rows: int) -> OverlapState:
         weight = self.conv.weight
-        return OverlapState(torch.zeros(rows, self.out_channels, self.overlap, dtype=weight.dtype, device=weight.device))
+        return OverlapState(
+            torch.zeros(rows, self.out_channels, self.overlap, dtype=weight.dtype, device=weight.device)
+        )
 
     def forward(self, x: Tensor, state: OverlapState | None = None) -> Tensor:
         y = self.conv(x.transpose(1, 2))  # [B, C_out, (T - 1) * stride + kernel]
         whole = x.shape[1] * self.stride
         if state is not None and self.overlap:
             y = torch.cat([y[..., : self.overlap] + state.tail, y[..., self.overlap :]], dim=-1)
-            state.tail.copy_(y[..., whole:])
+            state.tail.copy_(y[..., whole:].detach())
         return y[..., :whole].transpose(1, 2) + self.bias
 
 
