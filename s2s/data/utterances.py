@@ -71,8 +71,8 @@ class Callers:
         self._pairs = {key: sorted(p for p, h in pairs.items() if all(h)) for key, pairs in self.halves.items()}
 
     def has(self, intent: str) -> bool:
-        """Whether any split has a clip of this intent."""
-        return any((split, intent) in self._texts for split in SPLITS)
+        """Whether there are training clips of this intent: they stand in where a held-out split has none."""
+        return ("train", intent) in self._texts
 
     def choose(
         self, intent: str, split: str, speaker: Speaker, rng: np.random.Generator, without: Sequence[str] = ()
@@ -80,15 +80,17 @@ class Callers:
         """A clip and its split: every wording is equally likely, of its clips one in the speaker's voice if there is.
 
         Where a held-out split has no wording of an intent (they are few for "yes"), one of `train` is taken.
-        Wordings with a word of `without` are passed over.
+        Wordings with a word of `without` are passed over if there are others.
         """
-        for place in dict.fromkeys((split, "train", *(SPLITS if split != "train" else ()))):
+        for place in dict.fromkeys((split, "train")):
             texts = self._texts.get((place, intent), [])
             if without:
                 texts = [t for t in texts if not any(word in t.lower() for word in without)]
             if texts:
                 text = texts[int(rng.integers(len(texts)))]
                 return _nearest_voice(self.by_text[place, intent][text], speaker, rng), place
+        if without:
+            return self.choose(intent, split, speaker, rng)
         raise ValueError(f"no clip of intent {intent!r} in split {split!r}")
 
     def utterance(self, clip: Clip, split: str, speaker: Speaker, pause_s: float = 0.0) -> Utterance:
