@@ -245,3 +245,19 @@ def test_active_frames_follow_the_voice_and_not_its_level() -> None:
     for gain in (1.0, 0.1):
         assert active_frames(gain * wav, 100).tolist() == [0] * 4 + [1] * 5 + [0] * 11
     assert not active_frames(np.zeros(500, np.float32), 100).any()
+
+
+def test_a_write_that_fails_half_way_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = pq.write_table
+
+    def half(table: object, path: Path, **options: object) -> None:
+        write(table, path, **options)
+        path.write_bytes(path.read_bytes()[:200])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pq, "write_table", half)
+    with pytest.raises(OSError, match="disk full"):
+        encode_dialogues(_source(), _encoder(), tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["quarantine.jsonl", "tokenizer.json"]
+    monkeypatch.undo()
+    assert encode_dialogues(_source(), _encoder(), tmp_path).rows == 10
