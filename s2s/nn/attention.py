@@ -72,11 +72,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, at: Positions, state: KVCache | None = None) -> Tensor:
         """x [B, S, D] -> [B, S, D]; `at` comes from `attention_positions` for the same state."""
-        sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
-        q, k, v = rearrange(self.qkv(x), "b s (h e) -> b s h e", e=self.head_dim).split(sizes, dim=2)
-        q_BSHE, k_BSGE, v_BSGE = rotate(q, at.cos, at.sin), rotate(k, at.cos, at.sin), v
+        heads, groups = self.num_heads, self.num_kv_heads
+        qk, v_BSGE = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split([heads + groups, groups], dim=2)
+        q_BSHE, k_BSGE = rotate(qk, at.cos, at.sin).split([heads, groups], dim=2)
         if state is not None:
             k_BSGE, v_BSGE = _through_cache(k_BSGE, state.keys, at), _through_cache(v_BSGE, state.values, at)
+        if state is not None and x.shape[1] == 1:
+            return self.out(self._attend_one(q_BSHE[:, 0], k_BSGE, v_BSGE, at.mask))
         y = F.scaled_dot_product_attention(
             q_BSHE.transpose(1, 2),
             k_BSGE.transpose(1, 2),
@@ -86,6 +88,12 @@ class Attention(nn.Module):
             enable_gqa=self.num_heads != self.num_kv_heads,
         )
         return self.out(rearrange(y, "b h s e -> b s (h e)"))
+
+    def _attend_one(self, q_BHE: Tensor, k_BWGE: Tensor, v_BWGE: Tensor, mask: Tensor | None) -> Tensor:
+        """One step: the query heads of a group are rows of one product, so that keys are not repeated. -> [B, 1, H * E]."""
+        q_BGQE = q_BHE.unflatten(1, (self.num_kv_heads, -1))
+        y = F.scaled_dot_product_attention(q_BGQE, k_BWGE.transpose(1, 2), v_BWGE.transpose(1, 2), attn_mask=mask)
+        return y.flatten(1)[:, None]
 
 
 def attention_positions(position: Tensor | None, x: Tensor, window: int, head_dim: int, base: float) -> Positions:
