@@ -42,9 +42,7 @@ def write_tables(folder: Path) -> ComposeConfig:
     intents = {*desk.intents, "_filler_unclear", "_backchannel"} - {"give_number", "give_zip"}
     callers = [
         caller(f"please tell me about {name.replace('_', ' ')} in the {place}", name, seed)
-        for seed, name in enumerate(
-            sorted({*desk.intents, "_filler_unclear", "_backchannel"} - {"give_number", "give_zip"})
-        )
+        for seed, name in enumerate(sorted(intents))
         for place in ("morning, now", "evening, then", "garden", "house of mine", "big city", "blue sea")
     ]
     callers += [
