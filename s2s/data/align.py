@@ -43,9 +43,9 @@ def words_to_steps(
     if tokenizer.vocab_size + 2 > np.iinfo(np.int16).max:
         raise ValueError(f"vocab_size {tokenizer.vocab_size} does not fit 16 bit token ids")
     steps = np.full(num_steps, pad_id(tokenizer), dtype=np.int16)
-    placed = sorted(((_anchor_step(word, step_s, anchor), word) for word in words), key=lambda item: item[0])
     free = 0
-    for step, word in placed:
+    for word in sorted(words, key=lambda word: word.start_s if anchor == "start" else word.end_s):
+        step = _anchor_step(word, step_s, anchor)
         if word.text.split() != [word.text]:
             raise ValueError(f"word {word.text!r} must be non-empty and without white space")
         free = max(free, step - lead_steps)

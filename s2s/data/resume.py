@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -81,9 +82,16 @@ def _fetch(dataset: Dataset[Any], keys: Sequence[Any], num_workers: int, prefetc
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_the_trainer,
         # Its own generator: starting workers must not draw from the global one, which the model trains with.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    # A signal to the whole process group would end the workers first, and the trainer could not save.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:
