@@ -19,6 +19,7 @@ from torch import Tensor
 from s2s.checkpoint import load
 from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
 from s2s.config import from_dict
+from s2s.models.duplex import DuplexConfig, DuplexModel
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +134,28 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
 
 def load_codec(path: Path | str) -> SpectralCodec:
-    """The codec of a training checkpoint (averaged weights), or of whatever else `s2s.load` opens; ready for use."""
-    if Path(path).suffix != ".ckpt":
-        return load(path).codec.requires_grad_(False)
+    """The codec of a training checkpoint (averaged weights), or of whatever else `s2s.load` opens; ready for use.
+
+    `path` may be a folder of training checkpoints too: the newest one counts.
+    """
+    path = _newest_of(path)
+    if path.suffix != ".ckpt":
+        return load(str(path)).codec.requires_grad_(False)
     content = read_checkpoint(path)
-    config = from_dict(SpectralCodecConfig, content.get("config", {}).get("codec", {}))
-    codec = SpectralCodec(config)
+    codec = SpectralCodec(from_dict(SpectralCodecConfig, content.get("config", {}).get("codec", {})))
     load_weights(codec, part_of(content["state_dict"], "codec."), str(path))
     return codec.eval().requires_grad_(False)
+
+
+def load_duplex(path: Path | str) -> DuplexModel:
+    """The model of a training checkpoint, or of the newest one in a folder: averaged weights, ready for use."""
+    path = _newest_of(path)
+    content = read_checkpoint(path)
+    if "model" not in content.get("config", {}):
+        raise ValueError(f"{path}: not a checkpoint of a duplex model")
+    model = DuplexModel(from_dict(DuplexConfig, content["config"]["model"]))
+    load_weights(model, part_of(content["state_dict"], "model."), str(path))
+    return model.eval().requires_grad_(False)
 
 
 def part_of(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -154,6 +169,11 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: st
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{source} does not fit the configured sizes: {error}") from error
+
+
+def _newest_of(path: Path | str) -> Path:
+    folder = Path(path)
+    return (newest_loadable(folder) or folder) if folder.is_dir() else folder
 
 
 def _write_whole(path: Path, data: bytes) -> None:

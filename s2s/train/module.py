@@ -22,9 +22,11 @@ from s2s.train.work import Work, count_skipped, duplex_flops
 class DuplexTrainConfig:
     """How a duplex model is trained.
 
-    The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the others,
-    which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a text stream counts beside a word. `history_noise` is the share of
-    the agent's own past codes that are replaced by random ones, so that the model learns to live with its own errors.
+    The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the
+    others, which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a
+    text stream counts beside a word. `history_noise` is the share of the agent's own past codes that are replaced by
+    random ones, so that the model learns to live with its own errors. Gradients are clipped to `clip_norm`; after
+    `max_skipped_steps` steps with gradients that are not finite training stops.
     """
 
     model: DuplexConfig = field(default_factory=DuplexConfig)

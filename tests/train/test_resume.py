@@ -1,11 +1,13 @@
 """A run that was stopped anyhow and started again equals the run that was not, bit for bit."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,23 @@ def test_sigterm_saves_and_ends_the_run(kind: str, toy: Path, tmp_path: Path, wh
     assert_same(training_state(train_to_end(run)), whole_runs[kind])
 
 
+def test_sigterm_to_the_whole_process_group_ends_the_command_cleanly(toy: Path, tmp_path: Path) -> None:
+    """As service managers and `timeout` send it: the workers that load data get it too."""
+    arguments = ["experiment=toy_codec", "debug=tiny", "optim.total_steps=1000000", "callbacks.save_every=1"]
+    arguments += [f"folder={tmp_path}", f"data.files=[{toy}/audio.parquet]", "data.crop_samples=9600"]
+    arguments += ["data.num_workers=1", "callbacks.sample_every=0", "logger.tensorboard=false"]
+    program = "import sys; from s2s.cli.train import train; train(sys.argv[1:])"
+    command = [sys.executable, "-c", program, *arguments]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True) as process:
+        while process.poll() is None and not list_checkpoints(tmp_path / "checkpoints"):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(timeout=120) == 0
+    assert time.monotonic() - began < 30
+    assert newest_loadable(tmp_path / "checkpoints")
+
+
 def test_accumulated_gradients_resume_and_sigterm_waits_for_the_step(toy: Path, tmp_path: Path) -> None:
     more = ("trainer.accumulate=2", "optim.total_steps=4")
     whole = train_to_end(RUNS["duplex"](toy, tmp_path / "whole", *more))
@@ -147,8 +166,6 @@ def test_damage_inside_a_checkpoint_is_found(toy: Path, tmp_path: Path) -> None:
 
 
 def test_the_config_commit_and_versions_lie_beside_every_checkpoint(toy: Path, tmp_path: Path) -> None:
-    import json
-
     run = RUNS["codec"](toy, tmp_path)
     train_to_end(run)
     kept = list_checkpoints(tmp_path / "checkpoints")

@@ -1,0 +1,75 @@
+"""What a run writes and reads: logs, samples, weights to begin with, averages."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2s.audio.io import read_audio
+from s2s.train.checkpoints import load_codec, part_of, read_checkpoint
+from s2s.train.run import find_resume, run_training, start_from
+from tests.train.toy import codec_run, duplex_run, train_to_end
+
+
+def test_samples_logs_and_speed_of_a_duplex_run(toy: Path, tmp_path: Path) -> None:
+    more = [
+        "callbacks.sample_every=2",
+        "optim.total_steps=2",
+        "logger.tensorboard=true",
+        "trainer.precision=bf16-mixed",
+    ]
+    run_training(duplex_run(toy, tmp_path, *more))
+    wav, rate = read_audio(tmp_path / "samples" / "step-00000002-0.wav")
+    assert wav.shape == (2, 24000) and rate == 24000
+    assert wav[0].any() and wav[1].any()
+    assert any((tmp_path / "tensorboard").glob("events*"))
+    with (tmp_path / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {"loss", "user_text", "agent_text", "agent_first", "agent_rest", "grad_norm"}
+    assert {f"train/{name}" for name in names} <= rows[-1].keys()
+    assert float(rows[-1]["speed/audio_s_per_s"]) > 0
+    assert 0 < float(rows[-1]["speed/mfu"]) < 1
+    assert 0 <= float(rows[-1]["speed/data_wait"]) < 1
+
+
+def test_the_voice_stage_begins_with_the_general_codec_and_keeps_its_tokens(toy: Path, tmp_path: Path) -> None:
+    general = run_training(codec_run(toy, tmp_path / "general", "optim.total_steps=2", "callbacks.sample_every=2"))
+    assert (tmp_path / "general" / "samples" / "step-00000002-0.wav").exists()
+    voice = ["optim.stage=voice", f"init_from={general}", "optim.total_steps=2"]
+    special = run_training(codec_run(toy, tmp_path / "voice", *voice))
+    assert general and special
+    before, after = load_codec(general).state_dict(), load_codec(special).state_dict()
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"decoder"}
+
+
+def test_a_checkpoint_holds_the_average_as_its_weights(toy: Path, tmp_path: Path) -> None:
+    content = train_to_end(codec_run(toy, tmp_path, "optim.total_steps=3", "callbacks.ema_decay=0.5"))
+    averaged, current = (part_of(content[name], "codec.decoder.") for name in ("state_dict", "current_model_state"))
+    assert any(not torch.equal(value, current[name]) for name, value in averaged.items())
+    loaded = load_codec(tmp_path / "checkpoints" / "step-00000003.ckpt").decoder.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in averaged.items())
+
+
+def test_what_cannot_be_used_is_said(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"text\.ckpt: not a checkpoint"):
+        find_resume(str(tmp_path / "text.ckpt"), tmp_path)
+    with pytest.raises(ValueError, match=r"missing\.ckpt: not a checkpoint"):
+        read_checkpoint(tmp_path / "missing.ckpt")
+    with pytest.raises(ValueError, match="nothing matches"):
+        codec_run(toy, tmp_path, "data.files=[nowhere/*.parquet]").found_data()
+    with pytest.raises(ValueError, match="code_width is 16"):
+        run_training(duplex_run(toy, tmp_path, "model.code_width=16"))
+    with pytest.raises(ValueError, match="torchrun"):
+        run_training(duplex_run(toy, tmp_path, "trainer.processes=2"))
+
+
+def test_weights_of_other_sizes_are_refused(toy: Path, tmp_path: Path) -> None:
+    from s2s.train.codec import CodecModule
+
+    path = run_training(codec_run(toy, tmp_path, "optim.total_steps=1"))
+    other = CodecModule(codec_run(toy, tmp_path, "codec.hop_width=24").train_config())
+    with pytest.raises(ValueError, match="does not fit the configured sizes"):
+        start_from(other, str(path))
