@@ -68,7 +68,14 @@ def take_rows(state: State, rows: Rows) -> State:
 
 @torch.no_grad()
 def put_rows(state: State, rows: Rows, source: State) -> None:
-    """Copy `source`, a state of len(rows) rows, into the given rows, in place."""
+    """Copy `source`, a state of len(rows) rows, into the given rows, in place.
+
+    Raises:
+        ValueError: the two states are not of the same module; nothing is copied then.
+    """
+    ours, theirs = ([(n, x.dtype, x.shape[1:]) for n, x in named_leaves(s)] for s in (state, source))
+    if ours != theirs:
+        raise ValueError(f"cannot put rows of {theirs} into {ours}")
     for leaf, new in zip(leaves(state), leaves(source), strict=True):
         leaf[_index(rows, leaf)] = new
 

@@ -1,8 +1,9 @@
 """Named token streams, the grid they form and its clock.
 
 Tick s: hear frame s, say frame s + 1. At step s the model reads the hear-rows of column s and its own speak-rows of
-column s - 1 (START at s = 0), and predicts its speak-rows of column s. Frame t of a hear-row with delay d lies in column
-t + d, frame t of a speak-row in column t - 1 + d; the audio said at tick s is frame s + 1 - (the stream's largest delay).
+column s - 1 (START at s = 0), and predicts its speak-rows of column s. Frame t of a hear-row with delay d lies in
+column t + d, frame t of a speak-row in column t - 1 + d; the audio said at tick s is frame s + 1 - (the stream's
+largest delay).
 """
 
 from __future__ import annotations

@@ -313,7 +313,8 @@ CASES = [
 
 def random_cuts(length: int, seed: int) -> list[int]:
     """Chunk lengths that add up to `length`, many short and some long."""
-    generator, cuts = random.Random(seed), []
+    generator = random.Random(seed)
+    cuts: list[int] = []
     while (rest := length - sum(cuts)) > 0:
         cuts.append(generator.randint(1, min(rest, generator.choice([1, 2, 5, rest]))))
     return cuts

@@ -36,7 +36,7 @@ def stirred(module: M, seed: int = 0) -> M:
     """Add noise to every parameter, so that none is left at zero or one; returns the module in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return module.eval()
 
 

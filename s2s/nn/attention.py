@@ -90,7 +90,7 @@ class Attention(nn.Module):
         return self.out(rearrange(y, "b h s e -> b s (h e)"))
 
     def _attend_one(self, q_BHE: Tensor, k_BWGE: Tensor, v_BWGE: Tensor, mask: Tensor | None) -> Tensor:
-        """One step: the query heads of a group are rows of one product, so that keys are not repeated. -> [B, 1, H * E]."""
+        """One step, -> [B, 1, H * E]: the query heads of a group are rows of one product, so no keys are repeated."""
         q_BGQE = q_BHE.unflatten(1, (self.num_kv_heads, -1))
         y = F.scaled_dot_product_attention(q_BGQE, k_BWGE.transpose(1, 2), v_BWGE.transpose(1, 2), attn_mask=mask)
         return y.flatten(1)[:, None]

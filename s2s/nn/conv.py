@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _FEW = 8  # outputs up to which a convolution is computed as a plain product
 
 

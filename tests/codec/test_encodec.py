@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -20,7 +21,7 @@ def randomise(model: EncodecModel) -> None:
     """Random weights, codebooks that cover the latents of noise, and constant padding."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
         latents = model.encoder(torch.randn(1, 1, 40 * int(model.encoder.hop_length)))
         mean, std = latents.mean(dim=-1), latents.std(dim=-1)
         for name, buffer in model.named_buffers():
@@ -68,7 +69,7 @@ def test_equals_the_package(package: EncodecModel, weights_file: Path, kbps: flo
 def small_package(seed: int = 0) -> EncodecModel:
     """The package's model with other sizes: shorter strides, fewer filters, few codebooks."""
     torch.manual_seed(seed)
-    sizes = {"dimension": 6, "n_filters": 4, "ratios": [3, 2, 2], "causal": True}
+    sizes: dict[str, Any] = {"dimension": 6, "n_filters": 4, "ratios": [3, 2, 2], "causal": True}
     quantizer = ResidualVectorQuantizer(dimension=6, n_q=3, bins=16)
     model = EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 900, 1)
     randomise(model)
