@@ -7,7 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out="${OUT:-runs}" stage="${STAGE:-1}" python="${PYTHON:-python}"
-train=("$python" -m s2s.cli.main train) count=0
+read -ra s2s <<<"${S2S:-s2s}"
+count=0
 codec=("folder=$out/toy_codec" "data.files=[$out/toy/audio.parquet]" "data.cache=$out/toy/audio.npy")
 model=("folder=$out/toy_echo" "data.shards=[$out/toy/shards]" "codec_from=$out/toy_codec/checkpoints")
 if [[ -n "${SHORT:-}" ]]; then
@@ -22,7 +23,7 @@ if ((stage <= 1)); then
 fi
 if ((stage <= 2)); then
     echo "2/5 the codec"
-    "${train[@]}" experiment=toy_codec "${codec[@]}"
+    "${s2s[@]}" train experiment=toy_codec "${codec[@]}"
 fi
 if ((stage <= 3)); then
     echo "3/5 dialogues as codes and words"
@@ -30,7 +31,7 @@ if ((stage <= 3)); then
 fi
 if ((stage <= 4)); then
     echo "4/5 the model"
-    "${train[@]}" experiment=toy_echo "${model[@]}"
+    "${s2s[@]}" train experiment=toy_echo "${model[@]}"
 fi
 if ((stage <= 5)); then
     echo "5/5 live answers to new callers: $out/toy/answer-*.wav"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ def train(argv: list[str]) -> None:
 def _train(config: DictConfig) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("s2s").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning's own use of torch; and the judges of a codec join after the schedule has begun.
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before")
     try:
         run = resolve(config)
         job = HydraConfig.get()

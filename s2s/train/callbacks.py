@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.profilers import Profiler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from s2s.train.work import Work
+
 log = logging.getLogger(__name__)
 
 _FETCH = "train_dataloader_next"
@@ -115,9 +117,9 @@ class Speed(Callback):
         self._start()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        work = pl_module.work
+        work: Work = pl_module.work
         self._batches += 1
         self._audio_s += work.frames * self.frame_s * trainer.world_size
         self._flops += work.flops
@@ -129,10 +131,10 @@ class Speed(Callback):
             "speed/mfu": self._flops / elapsed / self._peak,
             "speed/data_wait": self.wait.take() / elapsed,
         }
-        self.log_dict(values, prog_bar=True)
+        pl_module.log_dict(values, prog_bar=True)
         if self.lines and trainer.is_global_zero:
-            losses = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-            shown = " ".join(f"{name.split('/')[1]} {float(value):.4g}" for name, value in {**losses, **values}.items())
+            losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+            shown = " ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in {**losses, **values}.items())
             log.info("step %d of %s: %s", trainer.global_step, trainer.max_steps, shown)
         self._start()
 
