@@ -73,9 +73,8 @@ def test_live_ticking_builds_the_grid_of_training(layout: StreamLayout, rows: in
         heard = {s.name: tracks[s.name][..., tick] for s in layout.side("hear")}
         assert torch.equal(ring.read(state, heard), inputs[..., tick])
         for stream in layout.side("speak"):
-            column = grid[:, layout.rows(stream.name), tick]
             begun = ring.may_speak(state, stream)
-            assert torch.equal(begun, column != stream.start_id)
+            assert torch.equal(begun, grid[:, layout.rows(stream.name), tick] != stream.start_id)
         frames = ring.write(state, {s.name: grid[:, layout.rows(s.name), tick] for s in layout.side("speak")})
         assert frames.keys() == {s.name for s in layout.side("speak")}
         for stream in layout.side("speak"):
