@@ -13,7 +13,7 @@ from s2s.data.desk import split_of
 from s2s.data.schema import Word
 
 SPLITS = ("train", "validation", "test")
-LONGEST_CUT_IN_S = 0.35
+OWN_VOICE = 0.7  # how often a wording is taken that there is in the caller's voice, where there is one
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Callers:
             else:
                 place_of_texts = self.by_text.setdefault((split_of(clip.text, clip.digits), clip.intent), {})
                 place_of_texts.setdefault(clip.text, []).append(clip)
-        counts: dict[str, int] = defaultdict(int)
-        for texts in self.by_text.values():
-            for found in texts.values():
-                for clip in found:
-                    counts[_timbre(clip.voice)] += 1
-        self.voices = sorted(counts)
+        self._texts_of: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        for (split, intent), texts in self.by_text.items():
+            for text in sorted(texts):
+                for voice in {_timbre(clip.voice) for clip in texts[text]}:
+                    self._texts_of[split, intent, voice].append(text)
+        self.voices = sorted({voice for _, _, voice in self._texts_of})
         if not self.voices:
             raise ValueError("no caller clips whose numbers the agent can read back")
         self._texts = {key: sorted(texts) for key, texts in self.by_text.items()}
@@ -77,13 +77,14 @@ class Callers:
     def choose(
         self, intent: str, split: str, speaker: Speaker, rng: np.random.Generator, without: Sequence[str] = ()
     ) -> tuple[Clip, str]:
-        """A clip and its split: every wording is equally likely, of its clips one in the speaker's voice if there is.
+        """A clip and its split: mostly something said in the speaker's own voice, else any wording, all equally likely.
 
         Where a held-out split has no wording of an intent (they are few for "yes"), one of `train` is taken.
         Wordings with a word of `without` are passed over if there are others.
         """
         for place in dict.fromkeys((split, "train")):
-            texts = self._texts.get((place, intent), [])
+            own = self._texts_of.get((place, intent, speaker.voice), [])
+            texts = own if own and rng.random() < OWN_VOICE else self._texts.get((place, intent), [])
             if without:
                 texts = [t for t in texts if not any(word in t.lower() for word in without)]
             if texts:
