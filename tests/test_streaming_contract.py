@@ -11,6 +11,7 @@ import inspect
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
 from s2s.models.duplex import DuplexModel
 from s2s.models.step import DuplexStep, EchoStep
+from s2s.models.traced import TracedStep
 from s2s.nn.attention import Attention
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
 from s2s.nn.transformer import Transformer, TransformerConfig
@@ -166,6 +168,12 @@ def run_ring(ring: TokenRing, ids: Tensor, state: Any) -> Tensor:
     return torch.cat([inputs, *frames.values()], dim=1)[..., None]
 
 
+@cache
+def traced_step() -> TracedStep:
+    """Made once: it is slow to trace and, like every step, remembers nothing."""
+    return TracedStep(tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64))
+
+
 SIZE = SMALL_SPEC.frame_size
 CODES = (SMALL_SPEC.codebook_size,) * SMALL_SPEC.num_codebooks
 LAYOUT = tiny_layout(SMALL_SPEC, acoustic_delay=1)
@@ -288,6 +296,18 @@ CASES = [
         "duplex step",
         (DuplexStep,),
         lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64),
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "traced step",
+        (TracedStep,),
+        traced_step,
         samples(SIZE, 1),
         run=run_step,
         time=2,

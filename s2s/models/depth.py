@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2s.nn.packed import PackedLinear
 from s2s.nn.sampling import Controls, sample
 
 
@@ -43,6 +44,23 @@ class SteppedLinear(nn.Module):
             return F.linear(x, self.weight[step])
         return torch.einsum("mki,koi->mko", x, self.weight)
 
+    def packed(self) -> nn.Module:
+        """The same on 8-bit weights, step by step only."""
+        return PackedSteppedLinear(self.weight.detach())
+
+
+class PackedSteppedLinear(nn.Module):
+    """A `SteppedLinear` on 8-bit weights, for the live step."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.maps = nn.ModuleList(PackedLinear(matrix, None) for matrix in weight)
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        """x [M, in] -> [M, out]."""
+        y: Tensor = self.maps[step if len(self.maps) > 1 else 0](x)
+        return y
+
 
 class DepthLayer(nn.Module):
     """Causal attention over at most K steps and a gated MLP."""
@@ -72,8 +90,9 @@ class DepthLayer(nn.Module):
         """One step, [B, width]; keys and values [B, H, K, E] hold the steps before and receive this one."""
         q, k, v = self.qkv(self.attention_norm(x), step).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
         keys[:, :, step], values[:, :, step] = k, v
-        y = F.scaled_dot_product_attention(q[:, :, None], keys[:, :, : step + 1], values[:, :, : step + 1])
-        x = x + self.out(y.flatten(1), step)
+        if step:
+            v = F.scaled_dot_product_attention(q[:, :, None], keys[:, :, : step + 1], values[:, :, : step + 1])
+        x = x + self.out(v.flatten(1), step)
         gate, up = self.gate_up(self.mlp_norm(x), step).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up, step)
 

@@ -76,16 +76,17 @@ class DuplexState:
 class DuplexStep:
     """Encode, read the ring, backbone, text, depth, write the ring, decode."""
 
-    def __init__(self, codec: Codec, model: DuplexModel):
+    def __init__(self, codec: Codec, model: DuplexModel, silence: Tensor | None = None):
+        """Args: silence: codes [K] to decode before the first frame; those of digital silence when None."""
         if model.depth is None or model.audio_stream is None:
             raise ValueError("the model has no audio stream to speak, so it has no duplex step")
         self.codec, self.model, self.depth = codec, model, model.depth
         self.ring = TokenRing(model.layout)
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
-        self._silence = silence_codes(codec)
+        self.silence = silence_codes(codec) if silence is None else silence
 
     def init_state(self, rows: int) -> DuplexState:
-        device = self._silence.device
+        device = self.silence.device
         return DuplexState(
             self.codec.init_encoder(rows),
             self.ring.init_state(rows, device),
@@ -95,6 +96,10 @@ class DuplexStep:
 
     @torch.inference_mode()
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
+        return self.tick(wav, state, controls)
+
+    def tick(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
+        """The step itself, for those who trace or time it."""
         _check(wav, self.step_size)
         codes = self.codec.encode(wav, state.encoder)[..., 0]  # [B, K]
         said = self.predict(self.ring.read(state.ring, {"user": codes}), state, controls)
@@ -121,11 +126,11 @@ class DuplexStep:
 
     def speak(self, codes: Tensor, state: DuplexState) -> Tensor:
         """Decode one frame, codes [B, K] -> wav [B, 1, step_size]; a frame before the first one is silence."""
-        codes = torch.where(codes < self.codec.spec.codebook_size, codes, self._silence)
+        codes = torch.where(codes < self.codec.spec.codebook_size, codes, self.silence)
         return self.codec.decode(codes[..., None], state.decoder)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def silence_codes(codec: Codec) -> Tensor:
     """The codes [K] that a codec settles on for digital silence."""
     like = next(codec.parameters()) if isinstance(codec, nn.Module) else torch.zeros(())

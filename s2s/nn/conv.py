@@ -6,11 +6,14 @@ transposes.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from s2s.nn.packed import PackedLinear
 
 _FEW = 8  # outputs up to which a convolution is computed as a plain product
 
@@ -45,6 +48,7 @@ class CausalConv1d(nn.Module):
                 f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride"
             )
         self.stride, self.in_channels = stride, in_channels
+        self.product: PackedLinear | None = None
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, bias=bias
         )
@@ -65,6 +69,13 @@ class CausalConv1d(nn.Module):
                 state.context.copy_(x[..., -self.left :].detach())
         return self._convolve(x)
 
+    def packed(self) -> CausalConv1d:
+        """The same, on 8-bit weights where a live step multiplies many of them."""
+        module = copy.deepcopy(self)
+        if self.conv.groups == 1:
+            module.product = PackedLinear(self.conv.weight.detach().flatten(1), self.conv.bias)
+        return module
+
     def _convolve(self, x: Tensor) -> Tensor:
         """[B, C_in, left + T] -> [B, T / stride, C_out]."""
         conv, (span, stride) = self.conv, (self.left + self.stride, self.stride)
@@ -74,7 +85,8 @@ class CausalConv1d(nn.Module):
         # A live step has one output or a few: the library's convolution takes ten times as long as the product itself.
         windows = x.unfold(-1, span, stride)[..., :: conv.dilation[0]]  # [B, C_in, T / stride, kernel]
         if dense:
-            return F.linear(windows.transpose(1, 2).flatten(2), conv.weight.flatten(1), conv.bias)
+            flat = windows.transpose(1, 2).flatten(2)
+            return F.linear(flat, conv.weight.flatten(1), conv.bias) if self.product is None else self.product(flat)
         y = (windows * conv.weight).sum(dim=-1).transpose(1, 2)
         return y if conv.bias is None else y + conv.bias
 
