@@ -1,0 +1,76 @@
+"""What the support desk's prepare.py says and how loud, without any synthesiser."""
+
+import importlib.util
+import json
+import random
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from s2s.data.desk import DIGIT_WORDS, load_desk, speak_digits
+
+FOLDER = Path(__file__).parents[2] / "recipes" / "support_desk"
+PHRASES = json.loads((FOLDER / "callers_train.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def prepare() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("support_desk_prepare", FOLDER / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def digits_in(text: str) -> str:
+    """The digits that a dictated number means."""
+    words = re.sub(r"double (\w+)", r"\1 \1", text.replace(",", "")).replace("oh", "zero").split()
+    return "".join(str(DIGIT_WORDS.index(word)) for word in words)
+
+
+def test_dictated_digits_mean_the_digits(prepare: ModuleType) -> None:
+    rng = random.Random(0)
+    said = set()
+    for digits in ("4271", "0044", "77700", "00000", "1234", "5566"):
+        for _ in range(60):
+            text = prepare.dictate(rng, digits)
+            assert digits_in(text) == digits
+            said.add(text)
+    assert any("double" in text for text in said)
+    assert any("," in text for text in said)
+    assert any("oh" in text for text in said)
+
+
+def test_a_pass_says_every_phrase_and_fills_every_slot(prepare: ModuleType) -> None:
+    lines = prepare.caller_lines(PHRASES, random.Random(1), only_digits=False)
+    said = {text for line in lines for text in line["texts"]}
+    assert not any("{" in text for text in said)
+    assert all(line in said for name, items in PHRASES.items() if not name.startswith("_") for line in items)
+    numbers = [line for line in lines if line["intent"] == "give_number"]
+    assert len(numbers) == 4 * len(PHRASES["_number_carriers"])
+    assert all(len(line["digits"]) == 4 for line in numbers)
+    assert {len(line["texts"]) for line in lines} == {1, 2}
+
+
+def test_agent_says_all_replies_twice_and_reads_back_what_callers_say(prepare: ModuleType) -> None:
+    desk = load_desk(FOLDER / "desk.yaml")
+    lines = list(prepare.agent_lines(desk, {"4271", "90210"}, numbers=5, zips=3))
+    assert len(lines) == 2 * len(desk.fixed_replies()) + 5 + 3
+    texts = {digits: text for _, _, digits, text, _ in lines if digits}
+    assert speak_digits("4271") in texts["4271"]
+    assert speak_digits("90210") in texts["90210"]
+    assert lines == list(prepare.agent_lines(desk, {"90210", "4271"}, numbers=5, zips=3))
+
+
+def test_speech_is_levelled_whatever_its_silences(prepare: ModuleType) -> None:
+    speech = np.random.default_rng(0).normal(0, 0.02, 24000).astype(np.float32)
+    for wav in (speech, np.concatenate([np.zeros(24000, np.float32), speech, np.zeros(48000, np.float32)])):
+        out = prepare.level(wav)
+        loud = out[out != 0]
+        assert 20 * np.log10(np.sqrt(np.mean(loud**2))) == pytest.approx(-23.0, abs=0.1)
