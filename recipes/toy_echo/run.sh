@@ -4,6 +4,7 @@
 #   recipes/toy_echo/run.sh            all stages into runs/
 #   STAGE=4 recipes/toy_echo/run.sh    from stage 4 on
 #   SHORT=1 OUT=/tmp/x recipes/toy_echo/run.sh    a few steps of everything, to see that it runs (CI does this)
+# Arguments go to both trainings: recipes/toy_echo/run.sh trainer.threads=1
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out="${OUT:-runs}" stage="${STAGE:-1}" python="${PYTHON:-python}"
@@ -23,7 +24,7 @@ if ((stage <= 1)); then
 fi
 if ((stage <= 2)); then
     echo "2/5 the codec"
-    "${s2s[@]}" train experiment=toy_codec "${codec[@]}"
+    "${s2s[@]}" train experiment=toy_codec "${codec[@]}" "$@"
 fi
 if ((stage <= 3)); then
     echo "3/5 dialogues as codes and words"
@@ -31,7 +32,7 @@ if ((stage <= 3)); then
 fi
 if ((stage <= 4)); then
     echo "4/5 the model"
-    "${s2s[@]}" train experiment=toy_echo "${model[@]}"
+    "${s2s[@]}" train experiment=toy_echo "${model[@]}" "$@"
 fi
 if ((stage <= 5)); then
     echo "5/5 live answers to new callers: $out/toy/answer-*.wav"

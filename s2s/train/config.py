@@ -114,7 +114,9 @@ class CodecRun(RunConfig):
         super().__post_init__()
         if self.trainer.accumulate != 1:
             raise ValueError("trainer.accumulate of a codec must be 1, as its codebooks learn batch by batch")
-        self.train_config()
+        frame_size = self.train_config().codec.spec.frame_size
+        if self.data.crop_samples % frame_size:
+            raise ValueError(f"data.crop_samples {self.data.crop_samples} must be a multiple of a frame, {frame_size}")
 
     def train_config(self) -> CodecTrainConfig:
         return _train_config(CodecTrainConfig, self.optim, {"codec": self.codec})
