@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from s2s.codec.rvq import ResidualVectorQuantizer, at_least_float32
 
@@ -94,6 +98,35 @@ def test_dropped_rows_do_not_move_the_codebooks() -> None:
         rvq(both, torch.tensor([2, 1]))
         updated.append(rvq.codebooks[1].clone())
     assert torch.equal(updated[0], updated[1])
+
+
+def train_in_process(rank: int, folder: Path) -> None:
+    """Three steps in one of two processes; the second has no row for level 1 at first, the first never for level 2."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    rvq = ResidualVectorQuantizer(3, 5, 4, decay=0.5, revive_below=0.4).train()
+    for buffer in rvq.buffers():
+        dist.broadcast(buffer, 0)
+    for step in range(4):
+        levels = torch.tensor([2, 2] if rank == 0 else [3, 3] if step else [1, 1])
+        rvq(torch.randn(2, 6, 4), levels)
+    torch.save(rvq.state_dict(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_without_rows_for_a_level_wait_for_nobody(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=train_in_process, args=(rank, tmp_path), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0, "the processes wait for each other"
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["started"].tolist() == [True, True, False]
+    for name in first:
+        torch.testing.assert_close(first[name], second[name])
 
 
 def test_codebooks_begin_with_vectors_of_the_first_batch() -> None:
