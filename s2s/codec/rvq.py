@@ -105,8 +105,10 @@ class ResidualVectorQuantizer(nn.Module):
 
     def _set_entries(self, k: int, entries: Tensor, x: Tensor) -> None:
         """Replace entries by vectors of the batch, slightly moved so that no two are equal."""
-        chosen = x[torch.randint(len(x), (len(entries),), device=x.device)]
-        chosen = chosen + 0.01 * x.std() * torch.randn_like(chosen)
+        chosen = torch.zeros_like(self.codebooks[k, entries])
+        if len(x):
+            chosen = x[torch.randint(len(x), (len(entries),), device=x.device)]
+            chosen = chosen + 0.01 * x.std() * torch.randn_like(chosen)
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(chosen, 0)
         self.codebooks[k, entries] = chosen
@@ -121,6 +123,14 @@ def _rows_everywhere(x: Tensor) -> bool:
     fewest = torch.tensor(len(x), device=x.device)
     dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
     return bool(fewest > 0)
+
+
+def _rows_of_first_rank(x: Tensor) -> int:
+    """len(x) in the process whose vectors become entries: none may use a level, and all processes must act alike."""
+    rows = torch.tensor(len(x), device=x.device)
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(rows, 0)
+    return int(rows)
 
 
 def _nearest(x: Tensor, codebook: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ def run_training(config: CodecRun | DuplexRun, callbacks: Sequence[Callback] = (
     folder = Path(config.folder)
     data, module, samples, frame_s = build_codec(config) if isinstance(config, CodecRun) else build_duplex(config)
     resume = find_resume(config.resume, folder / "checkpoints")
-    if resume is None and config.init_from:
+    if resume is not None:
+        check_same_sizes(module, resume)
+    elif config.init_from:
         start_from(module, config.init_from)
     trainer = build_trainer(config, module, samples, frame_s)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
@@ -147,6 +149,15 @@ def find_resume(resume: str, folder: Path) -> Path | None:
         return newest_loadable(folder)
     read_checkpoint(resume)
     return Path(resume)
+
+
+def check_same_sizes(module: CodecModule | DuplexModule, path: Path) -> None:
+    """ValueError when a checkpoint to continue is of other sizes than the config."""
+    branch = "codec" if isinstance(module, CodecModule) else "model"
+    saved, wanted = read_checkpoint(path).get("config", {}).get(branch), to_dict(module.config)[branch]
+    if saved is not None and saved != wanted:
+        names = [name for name in {**saved, **wanted} if saved.get(name) != wanted.get(name)]
+        raise ValueError(f"{path} has another {branch} ({', '.join(names)}): use another folder, or resume=never")
 
 
 def start_from(module: CodecModule | DuplexModule, path: str) -> None:

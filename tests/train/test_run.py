@@ -66,6 +66,12 @@ def test_what_cannot_be_used_is_said(toy: Path, tmp_path: Path) -> None:
         run_training(duplex_run(toy, tmp_path, "trainer.processes=2"))
 
 
+def test_a_run_of_other_sizes_is_not_continued(toy: Path, tmp_path: Path) -> None:
+    run_training(duplex_run(toy, tmp_path, "optim.total_steps=1"))
+    with pytest.raises(ValueError, match=r"another model \(depth\): use another folder"):
+        run_training(duplex_run(toy, tmp_path, "model.depth.hidden=64"))
+
+
 def test_weights_of_other_sizes_are_refused(toy: Path, tmp_path: Path) -> None:
     from s2s.train.codec import CodecModule
 
