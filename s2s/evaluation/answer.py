@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from s2s.audio.resample import resample
-from s2s.checkpoint import Bundle
+from s2s.checkpoint import Bundle, Speed
 from s2s.data.align import steps_to_words
 from s2s.data.schema import Word
 from s2s.evaluation.audibility import audible_spans
 from s2s.evaluation.conversation import v2v_ms
 from s2s.evaluation.statistics import summarise
 from s2s.models.offline import Tail, play
+from s2s.models.traced import TracedStep
 
 QUIET_S = 2.0  # an agent that has been silent for this long after the caller's last sound has finished
 
@@ -27,6 +28,7 @@ class AnswerConfig:
     temperature: float | None = None
     top_k: int | None = None
     seed: int = 0
+    speed: Speed | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.tail_s <= 3600:
@@ -78,7 +80,9 @@ def answer(bundle: Bundle, wav: np.ndarray, sample_rate: int, config: AnswerConf
     config = config or AnswerConfig()
     if wav.ndim != 1 or len(wav) == 0:
         raise ValueError(f"a caller's recording has the shape [N] with N > 0, not {list(wav.shape)}")
-    step, spec = bundle.step(), bundle.codec.spec
+    step, spec = bundle.step(config.speed or bundle.defaults.speed), bundle.codec.spec
+    if isinstance(step, TracedStep):
+        step.prepare(1)
     heard = torch.from_numpy(resample(wav, sample_rate, spec.sample_rate).copy())[None, None]
     tail = Tail(round(config.tail_s * spec.frame_rate), round(QUIET_S * spec.frame_rate))
     controls = bundle.controls(1, config.temperature, config.top_k, config.seed)

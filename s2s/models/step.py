@@ -80,7 +80,7 @@ class DuplexStep:
         """Args: silence: codes [K] to decode before the first frame; those of digital silence when None."""
         if model.depth is None or model.audio_stream is None:
             raise ValueError("the model has no audio stream to speak, so it has no duplex step")
-        self.codec, self.model, self.depth = codec, model, model.depth
+        self.codec, self.model, self.depth, self.audio_stream = codec, model, model.depth, model.audio_stream
         self.ring = TokenRing(model.layout)
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
         self.silence = silence_codes(codec) if silence is None else silence
@@ -105,24 +105,42 @@ class DuplexStep:
         said = self.predict(self.ring.read(state.ring, {"user": codes}), state, controls)
         frames = self.ring.write(state.ring, said)
         text = {stream.name: said[stream.name][:, 0] for stream in self.model.text_streams}
-        return StepOut(self.speak(frames["agent"], state), text)
+        return StepOut(self.speak(frames[self.audio_stream.name], state), text)
 
     def predict(self, inputs: Tensor, state: DuplexState, controls: Controls) -> dict[str, Tensor]:
         """Sample this step's column: inputs [B, R] -> ids per speak-stream [B, rows]."""
-        hidden = self.model(inputs[..., None], state.backbone)[:, 0]
-        names = [stream.name for stream in self.model.text_streams]
-        draws = uniform_draws(controls.seed, state.ring.position, len(names) + self.depth.num_codebooks)
+        hidden = self.think(inputs, state)
+        draws = self.draws(state, controls)
+        said = self.say_text(hidden, state, controls, draws)
+        said[self.audio_stream.name] = self.say_audio(hidden, state, controls, draws)
+        return said
+
+    def think(self, inputs: Tensor, state: DuplexState) -> Tensor:
+        """The backbone: inputs [B, R] -> hidden [B, D]."""
+        hidden: Tensor = self.model(inputs[..., None], state.backbone)[:, 0]
+        return hidden
+
+    def draws(self, state: DuplexState, controls: Controls) -> Tensor:
+        """One number for each token of this step, those of the text streams first [B, texts + K]."""
+        count = len(self.model.text_streams) + self.depth.num_codebooks
+        return uniform_draws(controls.seed, state.ring.position, count)
+
+    def say_text(
+        self, hidden: Tensor, state: DuplexState, controls: Controls, draws: Tensor
+    ) -> dict[str, Tensor]:
+        """Sample the text streams: hidden [B, D], `draws` of this step -> name -> ids [B, 1]."""
         said = {}
         for i, (name, logits) in enumerate(self.model.text_logits(hidden).items()):
             text = self.model.layout.stream(name)
             ids = sample(logits, controls, draws[:, i])[:, None]
             said[name] = torch.where(self.ring.may_speak(state.ring, text), ids, text.start_id)
-        stream = self.model.audio_stream
-        assert stream is not None
-        begun = self.ring.may_speak(state.ring, stream)
-        forced = torch.where(begun, -1, stream.start_id)
-        said["agent"] = self.depth.sample(hidden, controls, draws[:, len(names) :], forced)
         return said
+
+    def say_audio(self, hidden: Tensor, state: DuplexState, controls: Controls, draws: Tensor) -> Tensor:
+        """Sample the codes of the spoken audio stream: hidden [B, D], `draws` of this step -> codes [B, K]."""
+        begun = self.ring.may_speak(state.ring, self.audio_stream)
+        forced = torch.where(begun, -1, self.audio_stream.start_id)
+        return self.depth.sample(hidden, controls, draws[:, -self.depth.num_codebooks :], forced)
 
     def speak(self, codes: Tensor, state: DuplexState) -> Tensor:
         """Decode one frame, codes [B, K] -> wav [B, 1, step_size]; a frame before the first one is silence."""

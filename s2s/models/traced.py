@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +16,20 @@ from s2s.nn.packed import packed
 from s2s.nn.sampling import Controls
 from s2s.streaming import State, clone, leaves, map_leaves
 
+Values = dict[str, Tensor]
+Work = Callable[[Values, DuplexState], Values]
+"""A function of named tensors and a state, which it updates in place."""
+
 
 class TracedStep:
-    """A `Step` that gives what its `DuplexStep` gives; with `int8`, what that gives with 8-bit products.
+    """A `Step` that gives what its `DuplexStep` gives.
 
-    A graph is made when a number of rows is met for the first time, which takes a few seconds: `prepare` does it early.
+    A graph is made when a number of rows is met for the first time, which takes seconds: `prepare` does it early.
     """
 
-    def __init__(self, step: DuplexStep, int8: bool = False):
-        if int8:
-            if not isinstance(step.codec, nn.Module):
-                raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be packed")
-            # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
-            step = DuplexStep(packed(step.codec), packed(step.model), step.silence)
+    def __init__(self, step: DuplexStep):
         self._step = step
-        self._graphs: dict[int, Callable[..., tuple[Tensor, ...]]] = {}
-        self._text = [stream.name for stream in step.model.text_streams]
+        self._graphs: dict[int, Work] = {}
         self.step_size, self.sample_rate = step.step_size, step.sample_rate
 
     def init_state(self, rows: int) -> DuplexState:
@@ -41,41 +38,68 @@ class TracedStep:
     def prepare(self, rows: int) -> None:
         """Make the graph for this many rows now."""
         if rows not in self._graphs:
-            self._graphs[rows] = self._trace(rows)
+            state = self._step.init_state(rows)
+            wav = torch.zeros(rows, 1, self.step_size, dtype=leaves(state)[0].dtype, device=leaves(state)[0].device)
+            controls = Controls.uniform(rows, temperature=1.0, device=str(wav.device))
+            self._graphs[rows] = frozen(self._step, self._tick, {"wav": wav} | vars(controls), state)
 
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
         self.prepare(len(wav))
         with torch.inference_mode():
-            sampling = (controls.temperature, controls.top_k, controls.seed)
-            out, *text = self._graphs[len(wav)](wav, *sampling, *leaves(state))
-        return StepOut(out, dict(zip(self._text, text, strict=True)))
+            out = self._graphs[len(wav)]({"wav": wav} | vars(controls), state)
+        return StepOut(out.pop("wav"), out)
 
-    @torch.no_grad()
-    def _trace(self, rows: int) -> Callable[..., tuple[Tensor, ...]]:
-        state = self._step.init_state(rows)
-        wav = torch.zeros(rows, 1, self.step_size, device=leaves(state)[0].device)
-        controls = Controls.uniform(rows, temperature=1.0, device=str(wav.device))
-        arguments = (wav, controls.temperature, controls.top_k, controls.seed, *leaves(clone(state)))
-        with warnings.catch_warnings():
-            # Shapes are fixed by the number of rows, so the branches that tracing warns about never go another way.
-            warnings.simplefilter("ignore")
-            graph = torch.jit.freeze(torch.jit.trace(_Flat(self._step, state).eval(), arguments, check_trace=False))
-            for _ in range(2):  # the first runs of a graph still optimise it
-                graph(*arguments)
-        return graph  # type: ignore[no-any-return]
+    def _tick(self, values: Values, state: DuplexState) -> Values:
+        out = self._step.tick(values["wav"], state, controls_of(values))
+        return {"wav": out.wav} | out.text
+
+
+def packed_step(step: DuplexStep) -> DuplexStep:
+    """The same step with 8-bit products: less to read from memory, and nearly the same result."""
+    if not isinstance(step.codec, nn.Module):
+        raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be packed")
+    # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
+    return DuplexStep(packed(step.codec), packed(step.model), step.silence)
+
+
+def controls_of(values: Values) -> Controls:
+    """The sampling controls among named tensors."""
+    return Controls(values["temperature"], values["top_k"], values["seed"])
+
+
+@torch.no_grad()
+def frozen(step: DuplexStep, work: Work, values: Values, state: DuplexState) -> Work:
+    """`work`, which uses the step's modules, as a graph for inputs of these shapes; `values` and `state` stay as they are."""
+    flat = _Flat(step, work, list(values), state).eval()
+    arguments = (*values.values(), *leaves(clone(state)))
+    with warnings.catch_warnings():
+        # Shapes are fixed by the number of rows, so the branches that tracing warns about never go another way.
+        warnings.simplefilter("ignore")
+        graph = torch.jit.freeze(torch.jit.trace(flat, arguments, check_trace=False))
+        for _ in range(2):  # the first runs of a graph still optimise it
+            graph(*arguments)
+    given, results = list(values), flat.results
+
+    def run(values: Values, state: DuplexState) -> Values:
+        return dict(zip(results, graph(*(values[name] for name in given), *leaves(state)), strict=True))
+
+    return run
 
 
 class _Flat(nn.Module):
-    """A step as a function of tensors alone."""
+    """Work as a function of tensors alone, the form that can be traced."""
 
-    def __init__(self, step: DuplexStep, like: DuplexState):
+    def __init__(self, step: DuplexStep, work: Work, names: list[str], like: DuplexState):
         super().__init__()
         self.codec, self.model = step.codec, step.model
-        self._step, self._like = [step], like  # in a list: torch must not take it for a part of the module
+        self._work, self._names, self._like = work, names, like
+        self.results: list[str] = []
 
-    def forward(self, wav: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, *state: Tensor) -> tuple[Any, ...]:
-        out = self._step[0].tick(wav, _rebuild(self._like, state), Controls(temperature, top_k, seed))
-        return (out.wav, *out.text.values())
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = len(self._names)
+        out = self._work(dict(zip(self._names, tensors[:given], strict=True)), _rebuild(self._like, tensors[given:]))
+        self.results = list(out)
+        return tuple(out.values())
 
 
 def _rebuild(like: State, tensors: tuple[Tensor, ...]) -> State:

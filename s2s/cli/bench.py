@@ -1,0 +1,72 @@
+"""`s2s bench`: how fast a step is, and the latency that no machine can go below."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from s2s.cli.common import DEFAULT_MODEL, MODEL_HELP, open_model, print_json, user_errors
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed and latency.")
+
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def step(
+    model: Model = DEFAULT_MODEL,
+    steps: Annotated[int, typer.Option(help="How many steps to measure.")] = 200,
+    rows: Annotated[int, typer.Option(help="Conversations in one batch.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Default: the better of 1 and 2, tried at warm-up.")] = None,
+    speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the live step: time per step and part, bytes read, share of the memory bandwidth."""
+    from s2s.evaluation.speed import BenchConfig, bench_step
+
+    with user_errors():
+        bundle = open_model(model)
+        chosen: Any = speed or bundle.defaults.speed
+        result = {"model": model} | bench_step(bundle, BenchConfig(rows, steps, threads, chosen))
+    print_json(result) if as_json else _show_step(result)
+
+
+@app.command("latency-floor")
+def latency_floor(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+    """Print the algorithmic latency, part by part, and confirm it by changing a token and watching the sound."""
+    from s2s.evaluation.floor import latency_floor as measure
+
+    with user_errors():
+        result = {"model": model} | measure(open_model(model))
+    print_json(result) if as_json else _show_floor(result)
+
+
+def _show_step(r: dict[str, Any]) -> None:
+    step, cpu, num_bytes = r["step_ms"], r["step_cpu_ms"], r["bytes_per_step"]
+    say = typer.echo
+    say(f"{r['model']}, {r['speed']}, {r['rows']} row(s), {r['threads']} thread(s) ({r['threads_why']})")
+    say(f"step   p50 {step['p50']:.2f} ms   p95 {step['p95']:.2f}   p99 {step['p99']:.2f}   max {step['max']:.2f}   n {step['n']}")
+    say(f"       processor time p50 {cpu['p50']:.2f} ms; frame {r['frame_ms']:.0f} ms, {r['deadline_misses']} missed")
+    say(f"RTF {r['rtf']:.3f}   RTFx {r['rtfx']:.1f} at p50, {r['rtfx_p99']:.1f} at p99")
+    for name, part in r["parts_ms"].items():
+        say(f"  {name:9} p50 {part['p50']:.2f} ms   p95 {part['p95']:.2f}   p99 {part['p99']:.2f}")
+    count = r["parameters"]
+    say(f"parameters: codec {count['codec'] / 1e6:.2f} M, model {count['model'] / 1e6:.2f} M")
+    say(
+        f"reads {num_bytes['total'] / 1e6:.1f} MB per step at least, {num_bytes['again'] / 1e6:.1f} MB more from caches: "
+        f"{r['achieved_gb_per_s']:.1f} GB/s, {r['bandwidth_share']:.0%} of the {r['read_bandwidth']['read_gb_per_s']:.1f} "
+        "GB/s measured in this run"
+    )
+
+
+def _show_floor(r: dict[str, Any]) -> None:
+    parts = r["computed"]
+    typer.echo(
+        f"algorithmic latency {parts['total_ms']:.1f} ms = frame {parts['frame_ms']:.1f} + delay {parts['delay_ms']:.1f} + "
+        f"codec overlap {parts['codec_ms']:.1f}"
+    )
+    for name, value in r["confirmed"].items():
+        typer.echo(f"  changed token, {name.removesuffix('_ms').replace('_', ' ')}: heard after {value:.1f} ms")
+    typer.echo("confirmed" if r["agrees"] else "NOT confirmed: the change is heard later than computed")

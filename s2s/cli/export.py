@@ -1,0 +1,70 @@
+"""`s2s export`: training checkpoints to a folder (or a hub repository) that `s2s.load` opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s2s.cli.common import print_json, user_errors
+
+if TYPE_CHECKING:
+    from s2s.checkpoint import Defaults
+
+
+def export(
+    target: Annotated[str, typer.Argument(metavar="OUT", help="A folder; with --push a repository, owner/name.")],
+    codec: Annotated[str, typer.Option(help="Training checkpoint of the codec, or anything `s2s.load` opens.")],
+    model: Annotated[str | None, typer.Option(help="Training checkpoint of the model, or anything `s2s.load` opens.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of the training data.")] = None,
+    weight_format: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
+    temperature: Annotated[float | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
+    speed: Annotated[str | None, typer.Option(help="exact, traced or int8: how `respond` runs it.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Upload to the hub instead of writing a folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Join a trained codec, model and tokenizer into one checkpoint; averaged weights where training kept them."""
+    with user_errors():
+        given = {"temperature": temperature, "top_k": top_k, "speed": speed}
+        settings = {name: value for name, value in given.items() if value is not None}
+        result = _export(target, codec, model, tokenizer, weight_format, settings, push)
+    if as_json:
+        print_json(result)
+    else:
+        typer.echo(f"{result['output']}: {result['megabytes']:.1f} MB")
+
+
+def _export(
+    target: str,
+    codec: str,
+    model: str | None,
+    tokenizer: Path | None,
+    weight_format: Any,
+    settings: dict[str, Any],
+    push: bool,
+) -> dict[str, Any]:
+    from s2s import checkpoint
+    from s2s.text import load_tokenizer
+
+    text = None if tokenizer is None else load_tokenizer(tokenizer.read_text(encoding="utf-8"))
+    bundle = checkpoint.Bundle(
+        checkpoint.codec_of(codec),
+        None if model is None else checkpoint.model_of(model),
+        text,
+        _defaults(settings),
+        target,
+    )
+    if push:
+        return {"output": checkpoint.push(bundle, target, weight_format), "megabytes": 0.0}
+    folder = checkpoint.save(bundle, target, weight_format)
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return {"output": str(folder), "megabytes": size / 1e6}
+
+
+def _defaults(settings: dict[str, Any]) -> Defaults:
+    from s2s.checkpoint import Defaults
+    from s2s.config import from_dict
+
+    return from_dict(Defaults, settings)
