@@ -84,7 +84,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, k: int, x: Tensor) -> None:
-        if self.started[k] or not _rows_everywhere(x):
+        if self.started[k] or not _rows_of_first_rank(x):
             return
         self._set_entries(k, torch.arange(self.codebooks.shape[1], device=x.device), x.flatten(0, 1))
         self.started[k] = True
@@ -100,7 +100,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.sums[k].lerp_(sums, 1 - self.decay)
         self.codebooks[k] = self.sums[k] / self.usage[k].clamp(min=1e-3)[:, None]
         dead = (self.usage[k] < self.revive_below).nonzero().flatten()
-        if len(dead) and _rows_everywhere(x):
+        if len(dead) and _rows_of_first_rank(x):
             self._set_entries(k, dead, x)
 
     def _set_entries(self, k: int, entries: Tensor, x: Tensor) -> None:
@@ -114,15 +114,6 @@ class ResidualVectorQuantizer(nn.Module):
         self.codebooks[k, entries] = chosen
         self.sums[k, entries] = chosen
         self.usage[k, entries] = 1.0
-
-
-def _rows_everywhere(x: Tensor) -> bool:
-    """Whether no process is without vectors: entries are only replaced when all of them can take part."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return len(x) > 0
-    fewest = torch.tensor(len(x), device=x.device)
-    dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
-    return bool(fewest > 0)
 
 
 def _rows_of_first_rank(x: Tensor) -> int:

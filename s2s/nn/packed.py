@@ -1,7 +1,7 @@
 """Linear maps with weights of 8 bits, for the live step on a CPU: a quarter of the bytes to read at every step.
 
-Weights are rounded per output row once; inputs are rounded per call, to 8 bits between the smallest and the largest value of
-a row, so that rows never depend on each other.
+Weights are rounded per output row once; inputs are rounded per call, to 8 bits between the smallest and the largest
+value of a row, so that rows never depend on each other.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _pack_children(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child.weight.detach(), child.bias))
-        elif callable(getattr(child, "packed", None)):
-            setattr(module, name, child.packed())
+        elif callable(pack := getattr(child, "packed", None)):
+            setattr(module, name, pack())
         else:
             _pack_children(child)
