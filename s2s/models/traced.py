@@ -69,7 +69,7 @@ def controls_of(values: Values) -> Controls:
 
 @torch.no_grad()
 def frozen(step: DuplexStep, work: Work, values: Values, state: DuplexState) -> Work:
-    """`work`, which uses the step's modules, as a graph for inputs of these shapes; `values` and `state` stay as they are."""
+    """`work`, which uses the step's modules, as a graph for inputs of these shapes; `values` and `state` stay as is."""
     flat = _Flat(step, work, list(values), state).eval()
     arguments = (*values.values(), *leaves(clone(state)))
     with warnings.catch_warnings():
