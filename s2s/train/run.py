@@ -87,12 +87,12 @@ def build_duplex(config: DuplexRun) -> tuple[ResumableDataModule, DuplexModule, 
     layout = dialogue_layout(
         info.num_codebooks, info.codebook_size, info.text_vocab_size, config.streams.acoustic_delay
     )
-    module, frame_s = DuplexModule(config.train_config(layout)), info.frame_size / info.sample_rate
+    tokenizer = _find_tokenizer(config.data.shards)
+    module, frame_s = DuplexModule(config.train_config(layout), tokenizer), info.frame_size / info.sample_rate
     if not config.codec_from:
         return data, module, None, frame_s
     codec = load_codec(config.codec_from)
     _start_from_codec(module, codec, info, config.codec_from)
-    tokenizer = _find_tokenizer(config.data.shards)
     return data, module, DuplexSamples(Path(config.folder) / "samples", config.callbacks, codec, tokenizer), frame_s
 
 

@@ -1,0 +1,51 @@
+"""Spelling: a teacher of the ear. A middle layer of the backbone must spell what the caller says, at a pace of its own.
+
+The transcript stream says each word once, at a time that is only roughly known, which teaches a fresh model little
+about sounds for a long while. Connectionist temporal classification needs no times, and within a few hundred steps the
+layer hears letters. The head exists in training only.
+
+Source: Graves et al. 2006, "Connectionist Temporal Classification".
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2s.text import Tokenizer
+
+LETTERS = " abcdefghijklmnopqrstuvwxyz'"
+
+
+class Spelling(nn.Module):
+    """hidden [B, S, D] of a layer against the words of the token track [B, S]."""
+
+    letters: Tensor
+
+    def __init__(self, width: int, tokenizer: Tokenizer):
+        super().__init__()
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, len(LETTERS) + 1)  # class 0 is the blank
+        spelled = [
+            [LETTERS.index(letter) + 1 for letter in tokenizer.decode([i]).lower() if letter in LETTERS]
+            for i in range(tokenizer.vocab_size)
+        ]
+        longest = max(1, max(map(len, spelled), default=1))
+        table = torch.tensor([letters + [0] * (longest - len(letters)) for letters in spelled])
+        self.register_buffer("letters", table, persistent=False)
+
+    def forward(self, hidden: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Loss per letter [].
+
+        Args:
+            hidden: [B, S, D].
+            ids: tokens of the transcript, ids beyond the vocabulary say nothing [B, S].
+            lengths: steps of each row [B].
+        """
+        spoken = self.letters[ids.clamp(max=len(self.letters) - 1)] * (ids < len(self.letters))[..., None]
+        rows = [row[row > 0] for row in spoken.flatten(1)]
+        sizes = torch.tensor([len(row) for row in rows], device=hidden.device)
+        log_probs = self.head(self.norm(hidden)).float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, letters]
+        loss = F.ctc_loss(log_probs, torch.cat(rows), lengths, sizes, reduction="sum", zero_infinity=True)
+        return loss / sizes.sum().clamp(min=1)
