@@ -31,7 +31,7 @@ from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
 from s2s.config import from_dict, to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.models.step import DuplexStep, Step
-from s2s.models.traced import TracedStep, packed_step
+from s2s.models.traced import TracedStep
 from s2s.nn.sampling import Controls
 from s2s.text import ByteTokenizer, Tokenizer, load_tokenizer
 from s2s.weights import WeightFormat, WeightsError, read_weights, weight_sizes, write_weights
@@ -132,7 +132,7 @@ class Bundle:
         step = DuplexStep(self.codec, self.model)
         if speed == "exact":
             return step
-        return TracedStep(packed_step(step) if speed == "int8" else step)
+        return TracedStep(step, int8=speed == "int8")
 
     def controls(self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0) -> Controls:
         """Sampling controls; what is not given is as the model likes it."""

@@ -178,6 +178,12 @@ class TokenRing:
     def __init__(self, layout: StreamLayout):
         self.layout = layout
         self.slots = 1 + max(s.max_delay for s in layout.streams)
+        newest = self.slots - 1
+        rows = [(stream, delay) for stream in layout.streams for delay in stream.delays]
+        # Where a step finds what it hears, and where the frame of a spoken stream lies that is complete after it.
+        self._read = torch.tensor([newest - (delay if s.side == "hear" else 0) for s, delay in rows])
+        self._complete = torch.tensor([newest - (s.max_delay - delay) for s, delay in rows])
+        self._delays = {s.name: torch.tensor(s.delays) for s in layout.streams}
         self._start = torch.tensor([s.start_id for s in layout.streams for _ in s.delays])
 
     def init_state(self, rows: int, device: torch.device | str = "cpu") -> RingState:
@@ -188,22 +194,12 @@ class TokenRing:
         """Take in one frame per hear-stream, name -> [B, rows]; returns the step's inputs [B, R]."""
         self._check(state, heard, "hear")
         for stream in self.layout.side("hear"):
-            rows = self.layout.rows(stream.name)
-            state.tokens[:, rows] = state.tokens[:, rows].roll(-1, dims=-1)
-            state.tokens[:, rows, -1] = heard[stream.name] + 1
-        columns = []
-        for stream in self.layout.streams:
-            rows = self.layout.rows(stream.name)
-            for row, delay in zip(range(rows.start, rows.stop), stream.delays, strict=True):
-                back = delay if stream.side == "hear" else 0
-                columns.append(state.tokens[:, row, self.slots - 1 - back])
-        stored = torch.stack(columns, dim=1)
-        return torch.where(stored == 0, self._start.to(stored.device), stored - 1)
+            self._store(state, stream, heard[stream.name])
+        return self._at(state, self._read)
 
     def may_speak(self, state: RingState, stream: Stream) -> Tensor:
         """Which rows of a speak-stream have begun [B, rows]; the others must say START at this tick."""
-        delays = torch.tensor(stream.delays, device=state.position.device)
-        return state.position[:, None] + 1 >= delays
+        return state.position[:, None] + 1 >= self._delays[stream.name].to(state.position.device)
 
     def write(self, state: RingState, said: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take in the sampled column, name -> [B, rows]; returns the frame each speak-stream has now completed.
@@ -211,17 +207,24 @@ class TokenRing:
         Rows of one stream are aligned again; a frame before the first one reads START.
         """
         self._check(state, said, "speak")
-        frames = {}
         for stream in self.layout.side("speak"):
-            rows = self.layout.rows(stream.name)
-            state.tokens[:, rows] = state.tokens[:, rows].roll(-1, dims=-1)
-            state.tokens[:, rows, -1] = said[stream.name] + 1
-            slots = [self.slots - 1 - (stream.max_delay - delay) for delay in stream.delays]
-            aligned = [state.tokens[:, rows.start + i, slot] for i, slot in enumerate(slots)]
-            stored = torch.stack(aligned, dim=1)
-            frames[stream.name] = torch.where(stored == 0, stream.start_id, stored - 1)
+            self._store(state, stream, said[stream.name])
         state.position += 1
-        return frames
+        frames = self._at(state, self._complete)
+        return {stream.name: frames[:, self.layout.rows(stream.name)] for stream in self.layout.side("speak")}
+
+    def _store(self, state: RingState, stream: Stream, ids: Tensor) -> None:
+        """Make ids [B, rows] the newest of a stream."""
+        tokens = state.tokens[:, self.layout.rows(stream.name)]
+        if self.slots > 1:
+            tokens.copy_(tokens.roll(-1, dims=-1))
+        tokens[..., -1] = ids + 1
+
+    def _at(self, state: RingState, slots: Tensor) -> Tensor:
+        """The ids in one slot of each row, slots [R] -> [B, R]; START where nothing has been stored."""
+        index = slots.to(state.tokens.device)[:, None].expand(len(state.tokens), -1, 1)
+        stored = state.tokens.gather(2, index)[..., 0]
+        return torch.where(stored == 0, self._start.to(stored.device), stored - 1)
 
     def _check(self, state: RingState, given: Mapping[str, Tensor], side: str) -> None:
         for stream in self.layout.side(side):

@@ -5,6 +5,7 @@ Source: Zeghidour et al. 2021, "SoundStream"; dead entries come back as vectors 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ class ResidualVectorQuantizer(nn.Module):
     usage: Tensor
     sums: Tensor
     started: Tensor
+    norms: Tensor | None
 
     def __init__(
         self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99, revive_below: float = 0.1
@@ -40,6 +42,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.register_buffer("usage", torch.ones(num_codebooks, codebook_size))
         self.register_buffer("sums", self.codebooks.clone())
         self.register_buffer("started", torch.zeros(num_codebooks, dtype=torch.bool))
+        self.register_buffer("norms", None, persistent=False)
 
     @property
     def num_codebooks(self) -> int:
@@ -48,15 +51,24 @@ class ResidualVectorQuantizer(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: vectors [B, T, D] -> codes [B, K, T]."""
         residual, codes = at_least_float32(x), []
-        for codebook in self.codebooks:
-            index = _nearest(residual, codebook)
-            residual = residual - codebook[index]
+        norms = _half_norms(self.codebooks) if self.norms is None else self.norms
+        for codebook, norm in zip(self.codebooks.unbind(), norms.unbind(), strict=True):
+            index = _nearest(residual, codebook, norm)
+            residual = residual - F.embedding(index, codebook)
             codes.append(index)
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of entries: codes [B, k, T], any first k levels -> vectors [B, T, D]."""
-        return sum(F.embedding(codes[:, k], self.codebooks[k]) for k in range(codes.shape[1]))  # type: ignore[return-value]
+        levels, size = codes.shape[1], self.codebooks.shape[1]
+        offsets = torch.arange(0, levels * size, size, device=codes.device)
+        return F.embedding(codes.transpose(1, 2) + offsets, self.codebooks.flatten(0, 1)).sum(dim=2)
+
+    def for_live(self, int8: bool) -> ResidualVectorQuantizer:
+        """The same with what follows from the codebooks computed once; they must not change any more."""
+        module = copy.deepcopy(self)
+        module.norms = _half_norms(self.codebooks)
+        return module
 
     def forward(self, x: Tensor, levels: Tensor | None = None) -> Quantised:
         """Quantise and, in training mode, update the codebooks.
@@ -72,7 +84,7 @@ class ResidualVectorQuantizer(nn.Module):
             used = torch.ones_like(x[:, 0, 0], dtype=torch.bool) if levels is None else levels > k
             if self.training:
                 self._start(k, residual[used])
-            index = _nearest(residual, self.codebooks[k])
+            index = _nearest(residual, self.codebooks[k], _half_norms(self.codebooks[k]))
             vectors = F.embedding(index, self.codebooks[k]) * used[:, None, None]
             if self.training:
                 self._update(k, residual[used].flatten(0, 1), index[used].flatten())
@@ -124,10 +136,16 @@ def _rows_of_first_rank(x: Tensor) -> int:
     return int(rows)
 
 
-def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
+def _half_norms(codebooks: Tensor) -> Tensor:
+    """Half the squared length of every entry, [..., V, D] -> [..., V]."""
+    return 0.5 * (codebooks**2).sum(dim=-1)
+
+
+def _nearest(x: Tensor, codebook: Tensor, half_norms: Tensor) -> Tensor:
+    """The entry of [V, D] closest to each vector of [..., D] -> [...]."""
     # The squared length of x is the same for every entry, so it is left out. bf16 could not tell neighbours apart.
     with torch.autocast(x.device.type, enabled=False):
-        scores = at_least_float32(x) @ codebook.T - 0.5 * (codebook**2).sum(dim=-1)
+        scores = at_least_float32(x) @ codebook.T - half_norms
         return scores.argmax(dim=-1)
 
 

@@ -12,7 +12,7 @@ from s2s.checkpoint import Bundle, Speed
 from s2s.evaluation.bandwidth import read_bandwidth, torch_threads
 from s2s.evaluation.statistics import summarise
 from s2s.models.step import DuplexState, DuplexStep, Step
-from s2s.models.traced import Values, controls_of, frozen, packed_step
+from s2s.models.traced import Values, controls_of, frozen, live_step
 from s2s.nn.sampling import Controls
 from s2s.nn.transformer import TransformerConfig
 
@@ -133,8 +133,8 @@ def time_parts(bundle: Bundle, config: BenchConfig, wav: Sequence[Tensor], contr
     """Milliseconds of every part, measured one after the other in whole steps; traced ones as a graph each."""
     step = bundle.step()
     assert isinstance(step, DuplexStep)
-    if config.speed == "int8":
-        step = packed_step(step)
+    if config.speed != "exact":
+        step = live_step(step, config.speed == "int8")
     state = step.init_state(config.rows)
     values: Values = {"wav": wav[0]} | vars(controls)
     parts = step_parts(step)

@@ -44,9 +44,8 @@ class SteppedLinear(nn.Module):
             return F.linear(x, self.weight[step])
         return torch.einsum("mki,koi->mko", x, self.weight)
 
-    def packed(self) -> nn.Module:
-        """The same on 8-bit weights, step by step only."""
-        return PackedSteppedLinear(self.weight.detach())
+    def for_live(self, int8: bool) -> nn.Module:
+        return PackedSteppedLinear(self.weight.detach()) if int8 else self
 
 
 class PackedSteppedLinear(nn.Module):
@@ -86,12 +85,13 @@ class DepthLayer(nn.Module):
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
 
-    def step(self, x: Tensor, step: int, keys: Tensor, values: Tensor) -> Tensor:
-        """One step, [B, width]; keys and values [B, H, K, E] hold the steps before and receive this one."""
+    def step(self, x: Tensor, step: int, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        """One step, [B, width]; keys and values [B, H, E] of the steps before, which receive this one's."""
         q, k, v = self.qkv(self.attention_norm(x), step).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        keys[:, :, step], values[:, :, step] = k, v
+        keys.append(k)
+        values.append(v)
         if step:
-            v = F.scaled_dot_product_attention(q[:, :, None], keys[:, :, : step + 1], values[:, :, : step + 1])
+            v = F.scaled_dot_product_attention(q.unsqueeze(2), torch.stack(keys, dim=2), torch.stack(values, dim=2))
         x = x + self.out(v.flatten(1), step)
         gate, up = self.gate_up(self.mlp_norm(x), step).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up, step)
@@ -131,18 +131,16 @@ class DepthTransformer(nn.Module):
         Args:
             forced: ids to take instead of sampling where they are not negative [B, K].
         """
-        rows, width, heads = len(hidden), self.config.width, self.config.num_heads
-        shape = (len(self.layers), 2, rows, heads, self.num_codebooks, width // heads)
-        cache = torch.zeros(shape, dtype=hidden.dtype, device=hidden.device)
-        condition = self.condition(hidden)
+        cache: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in self.layers]
+        inputs = (self.condition(hidden)[:, None] + self.place).unbind(1)
         codes: list[Tensor] = []
-        for k in range(self.num_codebooks):
-            x = condition + self.place[k]
+        for k, draw in enumerate(draws.unbind(1)):
+            x = inputs[k]
             if k:
                 x = x + self.from_code(self.codes(codes[-1] + (k - 1) * self.table_size), k - 1)
-            for i, layer in enumerate(self.layers):
+            for layer, past in zip(self.layers, cache, strict=True):
                 assert isinstance(layer, DepthLayer)
-                x = layer.step(x, k, cache[i, 0], cache[i, 1])
-            code = sample(self.heads(self.norm(x), k), controls, draws[:, k])
+                x = layer.step(x, k, *past)
+            code = sample(self.heads(self.norm(x), k), controls, draw)
             codes.append(code if forced is None else torch.where(forced[:, k] >= 0, forced[:, k], code))
         return torch.stack(codes, dim=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.models.step import DuplexState, DuplexStep, StepOut
-from s2s.nn.packed import packed
+from s2s.nn.packed import for_live
 from s2s.nn.sampling import Controls
 from s2s.streaming import State, clone, leaves, map_leaves
 
@@ -22,12 +22,13 @@ Work = Callable[[Values, DuplexState], Values]
 
 
 class TracedStep:
-    """A `Step` that gives what its `DuplexStep` gives.
+    """A `Step` that gives what its `DuplexStep` gives; with `int8` nearly that, with less to read from memory.
 
     A graph is made when a number of rows is met for the first time, which takes seconds: `prepare` does it early.
     """
 
-    def __init__(self, step: DuplexStep):
+    def __init__(self, step: DuplexStep, int8: bool = False):
+        step = live_step(step, int8)
         self._step = step
         self._graphs: dict[int, Work] = {}
         self.step_size, self.sample_rate = step.step_size, step.sample_rate
@@ -54,12 +55,12 @@ class TracedStep:
         return {"wav": out.wav} | out.text
 
 
-def packed_step(step: DuplexStep) -> DuplexStep:
-    """The same step with 8-bit products: less to read from memory, and nearly the same result."""
+def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
+    """The same step on modules for inference only, with 8-bit products if wanted."""
     if not isinstance(step.codec, nn.Module):
-        raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be packed")
+        raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
     # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
-    return DuplexStep(packed(step.codec), packed(step.model), step.silence)
+    return DuplexStep(for_live(step.codec, int8), for_live(step.model, int8), step.silence)
 
 
 def controls_of(values: Values) -> Controls:

@@ -69,10 +69,9 @@ class CausalConv1d(nn.Module):
                 state.context.copy_(x[..., -self.left :].detach())
         return self._convolve(x)
 
-    def packed(self) -> CausalConv1d:
-        """The same, on 8-bit weights where a live step multiplies many of them."""
+    def for_live(self, int8: bool) -> CausalConv1d:
         module = copy.deepcopy(self)
-        if self.conv.groups == 1:
+        if int8 and self.conv.groups == 1:
             module.product = PackedLinear(self.conv.weight.detach().flatten(1), self.conv.bias)
         return module
 

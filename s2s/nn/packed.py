@@ -39,27 +39,25 @@ class PackedLinear(nn.Module):
         return y
 
 
-def packed(module: M) -> M:
-    """A copy of a module for inference on the CPU whose linear maps are packed; the others stay as they are.
+def for_live(module: M, int8: bool) -> M:
+    """A copy of a module for inference only, which no longer follows changes of its weights.
 
-    Classes with weights of another form take part by a method `packed() -> nn.Module`.
+    With `int8` (CPU only) its linear maps are packed. Classes take part in another way by a method
+    `for_live(int8) -> nn.Module` of their own.
     """
+    if int8 and torch.backends.quantized.engine == "none":
+        raise ValueError("this build of torch has no 8-bit products")
     module = copy.deepcopy(module).eval()
-    _pack_children(module)
+    _convert_children(module, int8)
     return module
 
 
-def can_pack() -> bool:
-    """Whether this build of torch has 8-bit products."""
-    return torch.backends.quantized.engine != "none"
-
-
 @torch.no_grad()
-def _pack_children(module: nn.Module) -> None:
+def _convert_children(module: nn.Module, int8: bool) -> None:
     for name, child in list(module.named_children()):
-        if type(child) is nn.Linear:
+        if callable(convert := getattr(child, "for_live", None)):
+            setattr(module, name, convert(int8))
+        elif type(child) is nn.Linear and int8:
             setattr(module, name, PackedLinear(child.weight.detach(), child.bias))
-        elif callable(pack := getattr(child, "packed", None)):
-            setattr(module, name, pack())
         else:
-            _pack_children(child)
+            _convert_children(child, int8)

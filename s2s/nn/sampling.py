@@ -56,14 +56,14 @@ def sample(logits: Tensor, controls: Controls, draw: Tensor) -> Tensor:
     """
     ranked, order = logits.float().sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(logits.shape[-1], device=logits.device)
-    scaled = ranked / controls.temperature.clamp(min=1e-4)[:, None]
-    limit = torch.where(controls.top_k > 0, controls.top_k, logits.shape[-1])[:, None]
+    scaled = ranked / controls.temperature.clamp(min=1e-4).unsqueeze(1)
+    limit = torch.where(controls.top_k > 0, controls.top_k, logits.shape[-1]).unsqueeze(1)
     scaled = scaled.masked_fill(rank >= limit, float("-inf"))
     cumulative = scaled.softmax(dim=-1).double().cumsum(dim=-1)
     # The last candidate's sum may round to less than one; the draw is scaled so that it always falls inside.
-    chosen = (cumulative < draw[:, None] * cumulative[:, -1:]).sum(dim=-1)
+    chosen = (cumulative < draw.unsqueeze(1) * cumulative.narrow(-1, -1, 1)).sum(dim=-1)
     chosen = torch.where(controls.temperature > 0, chosen, 0)
-    return order.gather(1, chosen[:, None])[:, 0]
+    return order.gather(1, chosen.unsqueeze(1)).squeeze(1)
 
 
 def _mix(x: Tensor) -> Tensor:
