@@ -161,7 +161,13 @@ def check_same_sizes(module: CodecModule | DuplexModule, path: Path) -> None:
 
 
 def start_from(module: CodecModule | DuplexModule, path: str) -> None:
-    """Take over the averaged weights of a checkpoint; the judges of a codec only where both have them."""
+    """Take over the averaged weights of a checkpoint; the judges of a codec only where both have them.
+
+    A codec may also begin with an exported one: its rounded weights are then what the frozen part keeps.
+    """
+    if isinstance(module, CodecModule) and Path(path).suffix != ".ckpt":
+        load_weights(module.codec, module.codec.state_dict() | load_codec(path).state_dict(), path)
+        return None
     weights = read_checkpoint(path)["state_dict"]
     if isinstance(module, DuplexModule):
         return load_weights(module.model, part_of(weights, "model."), path)

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# From phrases to the model that answers Harbor Parcel's phone; see README.md.
+#
+#   VOICES=package/voices recipes/support_desk/run.sh        all stages into runs/
+#   CLIPS='clips/*.parquet' recipes/support_desk/run.sh      with ready-made caller clips instead of stage 1's Kokoro
+#   STAGE=5 recipes/support_desk/run.sh                      from stage 5 on
+#
+# NOISE is a glob of tables of noises, SPEECH one of any other speech for the codec's first stage (audio bytes in a column
+# `audio`); both may be left out. Every stage continues where it was stopped.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out="${OUT:-runs/support_desk}" stage="${STAGE:-1}" python="${PYTHON:-python}" calls="${CALLS:-4000}"
+prepare=("$python" recipes/support_desk/prepare.py --out "$out")
+clips=()
+set -f # globs are for the programs to open
+for glob in ${CLIPS:-}; do clips+=(--clips "$glob"); done
+clips+=(--clips "$out/callers/*.parquet")
+noise=()
+for glob in ${NOISE:-}; do noise+=(--noise "$glob"); done
+set +f
+newest() { ls -t "$1"/checkpoints/*.ckpt | head -n 1; }
+listed() { printf '%s,' "$@" | sed 's/,$//'; }
+
+if ((stage <= 1)); then
+    echo "1/9 callers: every phrase in other voices, and many numbers"
+    [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage callers --voices "$VOICES" --passes 2
+    "${prepare[@]}" --stage callers --passes 2
+fi
+if ((stage <= 2)); then
+    echo "2/9 the agent's voice"
+    "${prepare[@]}" --stage agent "${clips[@]}"
+fi
+if ((stage <= 3)); then
+    echo "3/9 the codec, on all voices"
+    set -f
+    files=$(listed "$out/agent.parquet" "$out/agent_general.parquet" "$out/callers/*.parquet" ${CLIPS:-} ${SPEECH:-})
+    set +f
+    s2s train experiment=codec_general folder="$out/codec" "data.files=[$files]" data.cache="$out/codec.npy"
+fi
+if ((stage <= 4)); then
+    echo "4/9 its tokens are fixed by now: 8-bit weights, so that the model learns from what is shipped"
+    s2s export "$out/general" --codec "$(newest "$out/codec")" --weight-format int8
+fi
+if ((stage <= 5)); then
+    echo "5/9 the codec's decoder, on the agent's voice"
+    s2s train experiment=codec_voice folder="$out/voice" init_from="$out/general" \
+        "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy"
+fi
+if ((stage <= 6)); then
+    echo "6/9 calls as codes and words, and their single turns"
+    workers=$(nproc)
+    for ((worker = 0; worker < workers; worker++)); do
+        "${prepare[@]}" --stage encode "${clips[@]}" "${noise[@]}" --codec "$out/general" --count "$calls" \
+            --worker "$worker" --workers "$workers" &
+    done
+    wait
+    "${prepare[@]}" --stage turns
+fi
+if ((stage <= 7)); then
+    echo "7/9 the model, on single turns"
+    s2s train experiment=support_desk_turns folder="$out/turns_model" codec_from="$out/general" \
+        "data.shards=[$out/turns]"
+fi
+if ((stage <= 8)); then
+    echo "8/9 the model, on whole calls"
+    s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
+        init_from="$(newest "$out/turns_model")" "data.shards=[$out/train,$out/turns]"
+fi
+if ((stage <= 9)); then
+    echo "9/9 export and evaluation"
+    s2s export "$out/support_desk" --codec "$(newest "$out/voice")" --model "$(newest "$out/model")" \
+        --tokenizer "$out/train/tokenizer.json" --weight-format int8 --temperature 0
+    s2s evaluate calls --model "$out/support_desk" --agent "$out/agent.parquet" "${clips[@]}"
+fi
