@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from s2s.audio.resample import resample
 from s2s.checkpoint import Bundle, Speed
@@ -77,35 +78,51 @@ def answer(bundle: Bundle, wav: np.ndarray, sample_rate: int, config: AnswerConf
 
     Raises ValueError for an empty recording, one of several channels, and a checkpoint without a model.
     """
+    return answer_all(bundle, [wav], sample_rate, config)[0]
+
+
+def answer_all(
+    bundle: Bundle, wavs: Sequence[np.ndarray], sample_rate: int, config: AnswerConfig | None = None
+) -> list[Answer]:
+    """Let the model hear several recordings at once, a row each, until it has finished with all of them.
+
+    The times of the steps are those of all rows together. Raises as `answer` does.
+    """
     config = config or AnswerConfig()
-    if wav.ndim != 1 or len(wav) == 0:
-        raise ValueError(f"a caller's recording has the shape [N] with N > 0, not {list(wav.shape)}")
+    for wav in wavs:
+        if wav.ndim != 1 or len(wav) == 0:
+            raise ValueError(f"a caller's recording has the shape [N] with N > 0, not {list(wav.shape)}")
     step, spec = bundle.step(config.speed or bundle.defaults.speed), bundle.codec.spec
     if isinstance(step, TracedStep):
-        step.prepare(1)
-    heard = torch.from_numpy(resample(wav, sample_rate, spec.sample_rate).copy())[None, None]
+        step.prepare(len(wavs))
+    heard = [torch.from_numpy(resample(wav, sample_rate, spec.sample_rate).copy())[None] for wav in wavs]
+    longest = max(wav.shape[-1] for wav in heard)
+    rows = torch.stack([F.pad(wav, (0, longest - wav.shape[-1])) for wav in heard])
     tail = Tail(round(config.tail_s * spec.frame_rate), round(QUIET_S * spec.frame_rate))
-    controls = bundle.controls(1, config.temperature, config.top_k, config.seed)
-    played = play(step, heard, controls, tail)
-    said = np.concatenate([np.zeros(spec.frame_size, np.float32), played.wav[0, 0].float().numpy()])
-    caller = np.zeros(len(said), dtype=np.float32)
-    caller[: heard.shape[-1]] = heard[0, 0].numpy()
-    return Answer(
-        caller,
-        said,
-        spec.sample_rate,
-        _words(bundle, played.text.get("user_text"), -bundle.defaults.user_lag_steps, "end"),
-        _words(bundle, played.text.get("agent_text"), bundle.defaults.agent_lead_steps, "start"),
-        played.seconds,
-        float(1 / spec.frame_rate),
-    )
+    controls = bundle.controls(len(wavs), config.temperature, config.top_k, config.seed)
+    played = play(step, rows, controls, tail)
+    said = F.pad(played.wav[:, 0].float(), (spec.frame_size, 0)).numpy()  # what a step says is heard one frame later
+    caller = F.pad(rows[:, 0], (0, said.shape[-1] - longest)).numpy()
+    lead, lag = bundle.defaults.agent_lead_steps, bundle.defaults.user_lag_steps
+    return [
+        Answer(
+            caller[row],
+            said[row],
+            spec.sample_rate,
+            _words(bundle, played.text.get("user_text"), row, -lag, "end"),
+            _words(bundle, played.text.get("agent_text"), row, lead, "start"),
+            played.seconds,
+            float(1 / spec.frame_rate),
+        )
+        for row in range(len(wavs))
+    ]
 
 
-def _words(bundle: Bundle, ids: torch.Tensor | None, lead: int, anchor: Any) -> list[Word]:
-    """The words of a text stream [1, S]; what is said at step s belongs to frame s + 1."""
+def _words(bundle: Bundle, ids: torch.Tensor | None, row: int, lead: int, anchor: Any) -> list[Word]:
+    """The words of a row of a text stream [B, S]; what is said at step s belongs to frame s + 1."""
     if ids is None or bundle.tokenizer is None:
         return []
-    frames = [-1, *ids[0].tolist()]
+    frames = [-1, *ids[row].tolist()]
     return steps_to_words(frames, bundle.tokenizer, 1 / bundle.codec.spec.frame_rate, lead, anchor)
 
 

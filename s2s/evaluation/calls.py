@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from s2s.checkpoint import Bundle
 from s2s.data.desk import speak_digits
 from s2s.data.schema import Dialogue
-from s2s.evaluation.answer import Answer, AnswerConfig, answer
+from s2s.evaluation.answer import Answer, AnswerConfig, answer_all
 from s2s.evaluation.audibility import Span
 from s2s.evaluation.naturalness import Naturalness
 from s2s.evaluation.recognise import Hears
@@ -44,18 +44,27 @@ class PlayedCall:
         }  # fmt: skip
 
 
-def play_call(bundle: Bundle, dialogue: Dialogue, recogniser: Hears, config: AnswerConfig) -> PlayedCall:
-    """Let the model hear the caller's track of `dialogue` through the serving step, and judge what it says.
+def play_calls(
+    bundle: Bundle, dialogues: Sequence[Dialogue], recogniser: Hears, config: AnswerConfig, rows: int = 16
+) -> Iterator[PlayedCall]:
+    """Let the model hear the callers' tracks through the serving step, `rows` at a time, and judge what it says.
 
     The caller's turns stay where the dialogue has them: a caller who does not wait. Raises ValueError for a dialogue
     whose meta names no turns.
     """
-    turns = dialogue.meta.get("turns")
-    if not turns:
-        raise ValueError(f"dialogue {dialogue.id} has no turns in its meta, so no reply is known to be right")
-    # The track ends where the composed reply does; a model that is slower gets the time it needs.
-    result = answer(bundle, _strip_tail(dialogue), dialogue.sample_rate, config)
-    rate = result.sample_rate
+    for dialogue in dialogues:
+        if not dialogue.meta.get("turns"):
+            raise ValueError(f"dialogue {dialogue.id} has no turns in its meta, so no reply is known to be right")
+    # Calls of like length share a batch, which lasts as long as its longest one.
+    ordered = sorted(dialogues, key=lambda dialogue: len(_until_last_word(dialogue)))
+    for group in (ordered[at : at + rows] for at in range(0, len(ordered), rows)):
+        answers = answer_all(bundle, [_until_last_word(d) for d in group], group[0].sample_rate, config)
+        for dialogue, result in zip(group, answers, strict=True):
+            yield _judge(dialogue, result, recogniser)
+
+
+def _judge(dialogue: Dialogue, result: Answer, recogniser: Hears) -> PlayedCall:
+    turns, rate = dialogue.meta["turns"], result.sample_rate
     # A turn that the next one interrupts has no reply of its own to be judged.
     due = [turn for turn, later in zip(turns, [*turns[1:], None], strict=True) if not (later and later["barge_in"])]
     expected = [_expected(turn, rate) for turn in due]
@@ -107,7 +116,7 @@ def _expected(turn: dict[str, Any], rate: int) -> ExpectedReply:
     return ExpectedReply(span, turn["reply_text"], slots, turn["intent"])
 
 
-def _strip_tail(dialogue: Dialogue) -> np.ndarray:
+def _until_last_word(dialogue: Dialogue) -> np.ndarray:
     """The caller's track up to half a second behind the last word, so that the tail is the player's to choose."""
     end = max((word.end_s for word in dialogue.user_words), default=0.0) + 0.5
     return dialogue.user[: round(end * dialogue.sample_rate)]

@@ -37,12 +37,12 @@ def desk_call(**changes):
 
 @pytest.fixture
 def model(monkeypatch):
-    def answer(bundle, wav, rate, config):
+    def answer(wav):
         caller = np.zeros(6 * RATE, np.float32)
         caller[: len(wav)] = wav
         return Answer(caller, tone(1.8, 3.5), RATE, [Word("four", 0.5, 1.5)], [Word("Thank", 1.8, 2.0)], [0.01], 0.04)
 
-    monkeypatch.setattr(calls, "answer", answer)
+    monkeypatch.setattr(calls, "answer_all", lambda bundle, wavs, rate, config: [answer(wav) for wav in wavs])
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def model(monkeypatch):
     ],
 )
 def test_a_number_must_be_read_back_exactly(model, heard, right):
-    played = calls.play_call(None, desk_call(), Repeats(heard), AnswerConfig())
+    (played,) = calls.play_calls(None, [desk_call()], Repeats(heard), AnswerConfig())
     assert [score.success for score in played.scores] == [right]
     assert played.scores[0].gap_ms == pytest.approx(300, abs=20)
     report = calls.report([played])
@@ -67,4 +67,4 @@ def test_a_call_without_turns_cannot_be_judged(model):
     call = desk_call()
     call.meta = {}
     with pytest.raises(ValueError, match="no turns"):
-        calls.play_call(None, call, Repeats(""), AnswerConfig())
+        list(calls.play_calls(None, [call], Repeats(""), AnswerConfig()))
