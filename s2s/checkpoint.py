@@ -127,8 +127,7 @@ class Bundle:
         """
         if self.model is None:
             raise ValueError(f"{self.name or 'this checkpoint'} holds a codec only, so it has no step")
-        if speed not in get_args(Speed):
-            raise ValueError(f"speed is {speed!r}, allowed are {', '.join(get_args(Speed))}")
+        speed_named(speed)
         step = DuplexStep(self.codec, self.model)
         if speed == "exact":
             return step
@@ -138,6 +137,14 @@ class Bundle:
         """Sampling controls; what is not given is as the model likes it."""
         temperature = self.defaults.temperature if temperature is None else temperature
         return Controls.uniform(rows, temperature, self.defaults.top_k if top_k is None else top_k, seed)
+
+
+def speed_named(name: str) -> Speed:
+    """The speed of this name, or ValueError."""
+    for speed in get_args(Speed):
+        if speed == name:
+            return speed  # type: ignore[no-any-return]
+    raise ValueError(f"speed is {name!r}, allowed are {', '.join(get_args(Speed))}")
 
 
 def load(name: str | Path) -> Bundle:
@@ -162,7 +169,7 @@ def find(name: str | Path) -> Path:
     if re.fullmatch(r"[\w-]+", text) and (ASSETS / text / CONFIG).is_file():
         return ASSETS / text
     try:
-        if Path(name).is_dir():
+        if text and Path(name).is_dir():
             return Path(name)
     except ValueError as error:  # a null character
         raise CheckpointError(f"{text!r} is not the name of a checkpoint: {error}") from error
@@ -304,8 +311,9 @@ def _load_part(table: Mapping[str, Kind], part: Part, folder: Path, name: str) -
         load_weights(module, read_weights(file, _weights(module)), str(file))
     except WeightsError as error:
         raise CheckpointError(str(error)) from error
-    except (ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: {name}.config cannot be built: {error}") from error
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder / CONFIG}: {name}.config cannot be built: {reason}") from error
     return module
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ from s2s.cli.common import (
     user_errors,
 )
 
+if TYPE_CHECKING:
+    from s2s.checkpoint import Speed
+    from s2s.evaluation.answer import AnswerConfig
+
 
 def respond(
     source: Annotated[Path, typer.Argument(metavar="IN.wav", help="What the caller says: any format, any sample rate.")],
@@ -31,12 +35,16 @@ def respond(
     tail: Annotated[float, typer.Option(help="Seconds to wait for the answer at most after the recording.")] = 12.0,
     stereo: Annotated[bool, typer.Option("--stereo", help="Write the caller left and the agent right.")] = False,
     timeline: Annotated[Path | None, typer.Option(help="Also draw both tracks and their words (png, svg, pdf).")] = None,
+    speed: Annotated[str | None, typer.Option(help="exact, traced or int8 (see bench step). Default: the model's.")] = None,
     threads: Annotated[int, typer.Option(help="Threads inside one operation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Let the model hear a recording and write what it answers."""
     with user_errors():
-        result = _respond(source, target, model, channel, stereo, timeline, threads, tail, seed, temperature, top_k)
+        from s2s.evaluation.answer import AnswerConfig
+
+        config = AnswerConfig(tail, temperature, top_k, seed, _speed(speed))
+        result = _respond(source, target, model, channel, stereo, timeline, threads, config)
     print_json(result) if as_json else _show(result)
 
 
@@ -48,13 +56,10 @@ def _respond(
     stereo: bool,
     timeline: Path | None,
     threads: int,
-    tail: float,
-    seed: int,
-    temperature: float | None,
-    top_k: int | None,
+    config: AnswerConfig,
 ) -> dict[str, Any]:
     from s2s.audio.io import write_wav
-    from s2s.evaluation.answer import AnswerConfig, answer
+    from s2s.evaluation.answer import answer
     from s2s.evaluation.timeline import draw_timeline, write_stereo
 
     wav, rate = read_channel(source, channel)
@@ -62,7 +67,6 @@ def _respond(
         check_writable(path)
     set_threads(threads)
     bundle = open_model(model)
-    config = AnswerConfig(tail, temperature, top_k, seed)
     said = answer(bundle, wav, rate, config)
     if stereo:
         write_stereo(target, said.caller, said.agent, said.sample_rate)
@@ -70,10 +74,21 @@ def _respond(
         write_wav(target, said.agent, said.sample_rate)
     if timeline:
         draw_timeline(timeline, (said.caller, said.agent), said.sample_rate, (said.caller_words, said.agent_words))
-    used = {"model": model, "seed": seed, "temperature": config.temperature, "threads": threads, "output": str(target)}
-    if temperature is None:
-        used["temperature"] = bundle.defaults.temperature
+    used = {
+        "model": model,
+        "seed": config.seed,
+        "temperature": bundle.defaults.temperature if config.temperature is None else config.temperature,
+        "speed": config.speed or bundle.defaults.speed,
+        "threads": threads,
+        "output": str(target),
+    }
     return said.to_json() | used
+
+
+def _speed(name: str | None) -> Speed | None:
+    from s2s.checkpoint import speed_named
+
+    return None if name is None else speed_named(name)
 
 
 def _show(result: dict[str, Any]) -> None:
