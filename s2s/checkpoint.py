@@ -133,7 +133,9 @@ class Bundle:
             return step
         return TracedStep(step, int8=speed == "int8")
 
-    def controls(self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0) -> Controls:
+    def controls(
+        self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0
+    ) -> Controls:
         """Sampling controls; what is not given is as the model likes it."""
         temperature = self.defaults.temperature if temperature is None else temperature
         return Controls.uniform(rows, temperature, self.defaults.top_k if top_k is None else top_k, seed)
@@ -143,7 +145,7 @@ def speed_named(name: str) -> Speed:
     """The speed of this name, or ValueError."""
     for speed in get_args(Speed):
         if speed == name:
-            return speed  # type: ignore[no-any-return]
+            return speed
     raise ValueError(f"speed is {name!r}, allowed are {', '.join(get_args(Speed))}")
 
 
@@ -239,7 +241,7 @@ def model_of(source: str) -> DuplexModel:
 
 
 def _trained(path: Path, name: str, schema: type, build: Any) -> Any:
-    """Build the codec or model of a training checkpoint; its config is stored in it, the default one where it is not."""
+    """Build the codec or model of a training checkpoint with the config stored in it, by default the default one."""
     fields, tensors = read_training_checkpoint(path, name)
     try:
         module = build(from_dict(schema, fields))
@@ -302,7 +304,7 @@ def _load_part(table: Mapping[str, Kind], part: Part, folder: Path, name: str) -
         )
     kind, file = table[part.kind], folder / f"{name}.safetensors"
     try:
-        config = from_dict(kind.config, part.config)
+        config: Any = from_dict(kind.config, part.config)
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: {name}.config: {error}") from error
     try:

@@ -24,7 +24,10 @@ class WeightsError(ValueError):
 
 
 def write_weights(
-    path: Path, tensors: Mapping[str, Tensor], weight_format: WeightFormat, fine: Callable[[str], bool] = lambda name: False
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    weight_format: WeightFormat,
+    fine: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Write float tensors under their names.
 

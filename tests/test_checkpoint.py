@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and no file that was damaged, swapped or made to harm does anything but fail."""
+"""Checkpoints: what is saved comes back; files that are damaged, swapped or made to harm do nothing but fail."""
 
 import json
 import pickle
@@ -95,13 +95,13 @@ def test_a_bpe_tokenizer_comes_back(tmp_path: Path) -> None:
 def test_shipped_names_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "ASSETS", folder.parent)
     assert load("tiny").model is not None
-    with pytest.raises(CheckpointError, match="no checkpoint is called 'tini': it is no folder, and the package has tiny"):
+    with pytest.raises(CheckpointError, match="called 'tini': it is no folder, and the package has tiny"):
         load("tini")
 
 
 @pytest.mark.parametrize("name", ["nope", "../nope", "/nope/x", "a/b/c", "", "nul\0l", "./x/y"])
 def test_no_such_checkpoint(name: str) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint is called|not the name of a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint is called|not the name of a checkpoint"):
         load(name)
 
 
@@ -122,7 +122,9 @@ def test_an_unreachable_hub_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError("no connection\nand many more lines")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with pytest.raises(CheckpointError, match="'o/m' is no folder here and cannot be had from the hub: no connection$"):
+    with pytest.raises(
+        CheckpointError, match=r"'o/m' is no folder here and cannot be had from the hub: no connection$"
+    ):
         load("o/m")
 
 
@@ -165,7 +167,7 @@ def test_a_pickle_in_disguise_runs_nothing(folder: Path, tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load(folder)
     torch.save({"state_dict": {"model.x": torch.zeros(1)}, "harm": Harm(mark)}, folder / "x.ckpt")
-    with pytest.raises(CheckpointError, match="cannot be read safely|can be read safely"):
+    with pytest.raises(CheckpointError, match="can be read safely"):
         checkpoint.model_of(str(folder / "x.ckpt"))
     assert not mark.exists()
 
@@ -271,7 +273,9 @@ CONFIGS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "message"), CONFIGS, ids=range(len(CONFIGS)))
-def test_configs_that_are_wrong_or_mean_harm(folder: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_configs_that_are_wrong_or_mean_harm(
+    folder: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
     edit(folder, lambda fields: change(fields) and None)
     with pytest.raises(CheckpointError, match=message):
         load(folder)

@@ -29,7 +29,8 @@ def test_values_come_back(tmp_path: Path, weight_format: str, bound: float) -> N
     assert list(back) == list(stored)
     for name, value in stored.items():
         # Rounding is half a step of 1/127 of the largest value in the row.
-        rows = value.abs().amax(dim=tuple(range(1, value.dim())), keepdim=True) if value.dim() > 1 else value.abs().max()
+        others = tuple(range(1, value.dim()))
+        rows = value.abs().amax(dim=others, keepdim=True) if others else value.abs().max()
         assert ((back[name] - value).abs() <= bound * rows + 1e-7).all(), name
         assert back[name].dtype == torch.float32
 

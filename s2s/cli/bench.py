@@ -47,25 +47,29 @@ def _show_step(r: dict[str, Any]) -> None:
     step, cpu, num_bytes = r["step_ms"], r["step_cpu_ms"], r["bytes_per_step"]
     say = typer.echo
     say(f"{r['model']}, {r['speed']}, {r['rows']} row(s), {r['threads']} thread(s) ({r['threads_why']})")
-    say(f"step   p50 {step['p50']:.2f} ms   p95 {step['p95']:.2f}   p99 {step['p99']:.2f}   max {step['max']:.2f}   n {step['n']}")
+    say(f"step   {_percentiles(step)}   max {step['max']:.2f}   n {step['n']}")
     say(f"       processor time p50 {cpu['p50']:.2f} ms; frame {r['frame_ms']:.0f} ms, {r['deadline_misses']} missed")
     say(f"RTF {r['rtf']:.3f}   RTFx {r['rtfx']:.1f} at p50, {r['rtfx_p99']:.1f} at p99")
     for name, part in r["parts_ms"].items():
-        say(f"  {name:9} p50 {part['p50']:.2f} ms   p95 {part['p95']:.2f}   p99 {part['p99']:.2f}")
-    count = r["parameters"]
+        say(f"  {name:9} {_percentiles(part)}")
+    count, bandwidth = r["parameters"], r["read_bandwidth"]
     say(f"parameters: codec {count['codec'] / 1e6:.2f} M, model {count['model'] / 1e6:.2f} M")
     say(
-        f"reads {num_bytes['total'] / 1e6:.1f} MB per step at least, {num_bytes['again'] / 1e6:.1f} MB more from caches: "
-        f"{r['achieved_gb_per_s']:.1f} GB/s, {r['bandwidth_share']:.0%} of the {r['read_bandwidth']['read_gb_per_s']:.1f} "
-        "GB/s measured in this run"
+        f"reads {num_bytes['total'] / 1e6:.1f} MB per step, {num_bytes['again'] / 1e6:.1f} MB more from caches: "
+        f"{r['achieved_gb_per_s']:.1f} GB/s, {r['bandwidth_share']:.0%} of the {bandwidth['read_gb_per_s']:.1f} GB/s "
+        "measured in this run"
     )
+
+
+def _percentiles(times: dict[str, Any]) -> str:
+    return f"p50 {times['p50']:.2f} ms   p95 {times['p95']:.2f}   p99 {times['p99']:.2f}"
 
 
 def _show_floor(r: dict[str, Any]) -> None:
     parts = r["computed"]
     typer.echo(
-        f"algorithmic latency {parts['total_ms']:.1f} ms = frame {parts['frame_ms']:.1f} + delay {parts['delay_ms']:.1f} + "
-        f"codec overlap {parts['codec_ms']:.1f}"
+        f"algorithmic latency {parts['total_ms']:.1f} ms = frame {parts['frame_ms']:.1f} + delay "
+        f"{parts['delay_ms']:.1f} + codec overlap {parts['codec_ms']:.1f}"
     )
     for name, value in r["confirmed"].items():
         typer.echo(f"  changed token, {name.removesuffix('_ms').replace('_', ' ')}: heard after {value:.1f} ms")

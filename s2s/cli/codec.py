@@ -83,9 +83,9 @@ def _show(r: dict[str, Any]) -> None:
         for name in ("encode", "decode"):
             part = r[name]
             typer.echo(
-                f"{name}: {r[f'{name}_macs_per_s'] / 1e9:.3f} GMAC per second of audio; RTFx {part['rtfx_streaming']:.0f} "
-                f"frame by frame (p50 {part['frame_ms']['p50']:.2f} ms, p99 {part['frame_ms']['p99']:.2f} ms), "
-                f"{part['rtfx_whole']:.0f} in one go"
+                f"{name}: {r[f'{name}_macs_per_s'] / 1e9:.3f} GMAC per second of audio; RTFx "
+                f"{part['rtfx_streaming']:.0f} frame by frame (p50 {part['frame_ms']['p50']:.2f} ms, p99 "
+                f"{part['frame_ms']['p99']:.2f} ms), {part['rtfx_whole']:.0f} in one go"
             )
     if "output" in r:
         typer.echo(f"{r['frames']} frames, {r['duration_s']:.2f} s -> {r['output']}")

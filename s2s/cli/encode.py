@@ -19,8 +19,8 @@ def encode(
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead of the model's.")] = None,
     columns: Annotated[str, typer.Option(help="Of a table: user=...,agent=...,id=... or stereo=..., and so on.")] = "",
     channels: Annotated[str, typer.Option(help="Of stereo audio: which channel is whose.")] = "agent=0,user=1",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as passes=2 or rows_per_shard=32.")] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="Pass the caller through rooms, noise and telephones.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: passes=2, rows_per_shard=32 ...")] = None,
+    augment: Annotated[bool, typer.Option("--augment", help="The caller through rooms, noise, telephones.")] = False,
     threads: Annotated[int, typer.Option(help="Threads inside one operation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:

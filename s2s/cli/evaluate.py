@@ -66,9 +66,7 @@ def replies(
     ],
     model: Model = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
-    temperature: Annotated[
-        float | None, typer.Option(help="0: always the most likely token. Default: the model's.")
-    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the most likely token. Default: the model's.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for stereo recordings of every conversation.")] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Threads = 1,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def export(
     target: Annotated[str, typer.Argument(metavar="OUT", help="A folder; with --push a repository, owner/name.")],
     codec: Annotated[str, typer.Option(help="Training checkpoint of the codec, or anything `s2s.load` opens.")],
-    model: Annotated[str | None, typer.Option(help="Training checkpoint of the model, or anything `s2s.load` opens.")] = None,
+    model: Annotated[str | None, typer.Option(help="Training checkpoint of the model, or as above.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of the training data.")] = None,
     weight_format: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     temperature: Annotated[float | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,

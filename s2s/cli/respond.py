@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 def respond(
-    source: Annotated[Path, typer.Argument(metavar="IN.wav", help="What the caller says: any format, any sample rate.")],
+    source: Annotated[Path, typer.Argument(metavar="IN.wav", help="What the caller says: any format and rate.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.wav", help="What the agent says, on the same timeline.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
-    temperature: Annotated[float | None, typer.Option(help="0: always the most likely token. Default: the model's.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens. Default: the model's.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the most likely token. Default: the model's.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest. Default: the model's.")] = None,
     channel: Annotated[str, typer.Option(help="Of a file with several: left, right, mix or a number from 0.")] = "left",
     tail: Annotated[float, typer.Option(help="Seconds to wait for the answer at most after the recording.")] = 12.0,
     stereo: Annotated[bool, typer.Option("--stereo", help="Write the caller left and the agent right.")] = False,
-    timeline: Annotated[Path | None, typer.Option(help="Also draw both tracks and their words (png, svg, pdf).")] = None,
-    speed: Annotated[str | None, typer.Option(help="exact, traced or int8 (see bench step). Default: the model's.")] = None,
+    timeline: Annotated[Path | None, typer.Option(help="Also draw both tracks and words (png, svg, pdf).")] = None,
+    speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Annotated[int, typer.Option(help="Threads inside one operation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:

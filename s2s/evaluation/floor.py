@@ -1,4 +1,4 @@
-"""Latency floor: the algorithmic latency of a loaded model, computed and confirmed through its real decoder and step."""
+"""Latency floor: the algorithmic latency of a loaded model, computed, and confirmed through its decoder and step."""
 
 from typing import Any
 

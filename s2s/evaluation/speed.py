@@ -218,4 +218,3 @@ def perturbed_run(step: DuplexStep, num_steps: int, seed: int = 0) -> Callable[[
         return torch.cat(outputs, dim=-1)
 
     return run
-

@@ -125,9 +125,7 @@ class DuplexStep:
         count = len(self.model.text_streams) + self.depth.num_codebooks
         return uniform_draws(controls.seed, state.ring.position, count)
 
-    def say_text(
-        self, hidden: Tensor, state: DuplexState, controls: Controls, draws: Tensor
-    ) -> dict[str, Tensor]:
+    def say_text(self, hidden: Tensor, state: DuplexState, controls: Controls, draws: Tensor) -> dict[str, Tensor]:
         """Sample the text streams: hidden [B, D], `draws` of this step -> name -> ids [B, 1]."""
         said = {}
         for i, (name, logits) in enumerate(self.model.text_logits(hidden).items()):

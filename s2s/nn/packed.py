@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.cpu import _is_vnni_supported
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,7 +27,7 @@ class PackedLinear(nn.Module):
         scale = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
         rounded = torch.quantize_per_channel(weight, scale, torch.zeros_like(scale, dtype=torch.long), 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
-        self.reduce_range = not torch.cpu._is_vnni_supported()  # without VNNI the products of 8 bits overflow
+        self.reduce_range = not _is_vnni_supported()  # without VNNI the products of 8 bits overflow
         self.register_buffer("weight", torch.zeros(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -140,7 +140,10 @@ def load_codec(path: Path | str) -> SpectralCodec:
     """
     path = _newest_of(path)
     if path.suffix != ".ckpt":
-        return load(str(path)).codec.requires_grad_(False)
+        loaded = load(str(path)).codec
+        if not isinstance(loaded, SpectralCodec):
+            raise ValueError(f"{path}: its codec is a {type(loaded).__name__}, expected a SpectralCodec")
+        return loaded.requires_grad_(False)
     content = read_checkpoint(path)
     codec = SpectralCodec(from_dict(SpectralCodecConfig, content.get("config", {}).get("codec", {})))
     load_weights(codec, part_of(content["state_dict"], "codec."), str(path))
