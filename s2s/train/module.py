@@ -49,6 +49,8 @@ class DuplexTrainConfig:
     silent_weight: float = 0.3
     history_noise: float = 0.02
     clip_norm: float = 1.0
+    masked_share: float = 0.12
+    level_dropout: float = 0.3
     spelling_weight: float = 0.5
     spelling_layer: int = 3
     max_skipped_steps: int = 20
@@ -108,8 +110,8 @@ class DuplexModule(pl.LightningModule):
         steps = torch.arange(grid.shape[-1], device=grid.device)
         valid = steps < batch["lengths"][:, None] - 1  # the last column predicts a frame beyond the end
         inputs = model_inputs(layout, grid)
-        if self.training and c.history_noise:
-            inputs = self._with_noise(inputs)
+        if self.training:
+            inputs = self._with_masks(self._with_noise(inputs))
         parts = {}
         with self._middle() as middle:
             hidden = self.model(inputs)
@@ -172,7 +174,7 @@ class DuplexModule(pl.LightningModule):
 
     def _with_noise(self, inputs: Tensor) -> Tensor:
         stream = self.model.audio_stream
-        if stream is None:
+        if stream is None or not self.config.history_noise:
             return inputs
         rows = self.model.layout.rows(stream.name)
         past = inputs[:, rows]
@@ -191,6 +193,20 @@ class DuplexModule(pl.LightningModule):
             # Parameters without a gradient are passed over: neither weights nor moments change.
             optimizer.zero_grad(set_to_none=True)
             self.skipped_steps = count_skipped(self.skipped_steps, self.config.max_skipped_steps)
+
+    def _with_masks(self, inputs: Tensor) -> Tensor:
+        """Blank spans and fine levels of what is heard, in the manner of Park et al. 2019, "SpecAugment"."""
+        c, span, inputs = self.config, 6, inputs.clone()
+        for stream in self.model.layout.side("hear"):
+            rows = self.model.layout.rows(stream.name)
+            heard = inputs[:, rows]
+            starts = torch.rand(len(heard), 1, heard.shape[-1], device=heard.device) < c.masked_share / span
+            blank = F.max_pool1d(F.pad(starts.float(), (span - 1, 0)), span, stride=1) > 0  # [B, 1, S]
+            level = torch.arange(heard.shape[1], device=heard.device)
+            kept = torch.randint(1, heard.shape[1] + 1, (len(heard), 1), device=heard.device)
+            dropped = (torch.rand(len(heard), 1, device=heard.device) < c.level_dropout) & (level >= kept)
+            inputs[:, rows] = heard.masked_fill(blank | dropped[..., None], stream.pad_id)
+        return inputs
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skipped_steps"] = self.skipped_steps

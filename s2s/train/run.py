@@ -170,6 +170,9 @@ def start_from(module: CodecModule | DuplexModule, path: str) -> None:
         return None
     weights = read_checkpoint(path)["state_dict"]
     if isinstance(module, DuplexModule):
+        spelling = part_of(weights, "spelling.")
+        if module.spelling is not None and spelling:
+            load_weights(module.spelling, spelling, path)
         return load_weights(module.model, part_of(weights, "model."), path)
     load_weights(module.codec, part_of(weights, "codec."), path)
     judges = part_of(weights, "discriminators.")
