@@ -9,10 +9,16 @@ from torch import Tensor
 
 _MIX_1, _MIX_2, _GOLDEN = -4658895280553007687, -7723592293110705685, -7046029254386353131
 
+MAX_TOP_K = 256
+"""The largest top k; a bound that is known in advance keeps the shapes of a step fixed."""
+
 
 @dataclass
 class Controls:
-    """How each row samples: temperature [B] (0 = the most likely token), top_k [B] (0 = all), seed [B]."""
+    """How each row samples: temperature [B] (0 = the most likely token), top_k [B] (0 = all), seed [B].
+
+    Tokens as likely as the last of the top k take part too.
+    """
 
     temperature: Tensor
     top_k: Tensor
@@ -23,8 +29,8 @@ class Controls:
         """The same settings for all rows; row r gets seed + r."""
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}, allowed is 0 (greedy) and above")
-        if top_k < 0:
-            raise ValueError(f"top_k is {top_k}, allowed is 0 (all tokens) and above")
+        if not 0 <= top_k <= MAX_TOP_K:
+            raise ValueError(f"top_k is {top_k}, allowed is 0 (all tokens) and 1 to {MAX_TOP_K}")
         return Controls(
             torch.full((rows,), float(temperature), device=device),
             torch.full((rows,), int(top_k), device=device),
@@ -54,16 +60,16 @@ def sample(logits: Tensor, controls: Controls, draw: Tensor) -> Tensor:
     Returns:
         ids [B].
     """
-    ranked, order = logits.float().sort(dim=-1, descending=True, stable=True)
-    rank = torch.arange(logits.shape[-1], device=logits.device)
-    scaled = ranked / controls.temperature.clamp(min=1e-4).unsqueeze(1)
-    limit = torch.where(controls.top_k > 0, controls.top_k, logits.shape[-1]).unsqueeze(1)
-    scaled = scaled.masked_fill(rank >= limit, float("-inf"))
+    logits = logits.float()
+    # Candidates keep their place in the vocabulary: to rank the likeliest few is much cheaper than to sort them all.
+    likeliest = logits.topk(min(MAX_TOP_K, logits.shape[-1])).values
+    last = (controls.top_k - 1).clamp(0, likeliest.shape[-1] - 1)
+    least = likeliest.gather(1, last.unsqueeze(1)).masked_fill((controls.top_k < 1).unsqueeze(1), float("-inf"))
+    scaled = logits.masked_fill(logits < least, float("-inf")) / controls.temperature.clamp(min=1e-4).unsqueeze(1)
     cumulative = scaled.softmax(dim=-1).double().cumsum(dim=-1)
     # The last candidate's sum may round to less than one; the draw is scaled so that it always falls inside.
     chosen = (cumulative < draw.unsqueeze(1) * cumulative.narrow(-1, -1, 1)).sum(dim=-1)
-    chosen = torch.where(controls.temperature > 0, chosen, 0)
-    return order.gather(1, chosen.unsqueeze(1)).squeeze(1)
+    return torch.where(controls.temperature > 0, chosen, logits.argmax(dim=-1))
 
 
 def _mix(x: Tensor) -> Tensor:

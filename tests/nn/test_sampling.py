@@ -57,6 +57,15 @@ def test_top_k_leaves_the_most_likely() -> None:
     assert torch.equal(ids[k == 1], logits.argmax(dim=-1)[k == 1])
 
 
+def test_top_k_of_a_large_vocabulary() -> None:
+    logits = torch.randn(500, 1000)
+    ids = sample(logits, controls([50.0] * 500, [256] * 500), torch.rand(500, dtype=torch.float64))
+    rank = (logits > logits.gather(1, ids[:, None])).sum(dim=-1)
+    assert rank.max() < 256 and rank.max() > 200
+    every = sample(logits, controls([50.0] * 500, [0] * 500), torch.rand(500, dtype=torch.float64))
+    assert (logits > logits.gather(1, every[:, None])).sum(dim=-1).max() > 900
+
+
 def test_top_k_beyond_the_vocabulary_is_all() -> None:
     logits, draw = torch.randn(50, 4), torch.rand(50)
     beyond = sample(logits, controls([1.0] * 50, [99] * 50), draw)
@@ -103,5 +112,6 @@ def test_uniform_controls_give_rows_seeds_of_their_own() -> None:
     assert same.temperature.tolist() == pytest.approx([0.7] * 3) and same.top_k.tolist() == [20] * 3
     with pytest.raises(ValueError, match=r"temperature is -1, allowed is 0 \(greedy\) and above"):
         Controls.uniform(1, temperature=-1)
-    with pytest.raises(ValueError, match=r"top_k is -5, allowed is 0 \(all tokens\) and above"):
-        Controls.uniform(1, top_k=-5)
+    for top_k in (-5, 257):
+        with pytest.raises(ValueError, match=rf"top_k is {top_k}, allowed is 0 \(all tokens\) and 1 to 256"):
+            Controls.uniform(1, top_k=top_k)
