@@ -3,10 +3,11 @@
     pip install --no-deps moshi==0.2.13 sphn sentencepiece
     python scripts/bench_peers.py [--threads 1] [--rounds 5] [--json]
 
-Both language models: width 512, 8 layers, 8 heads; depth transformer of width 256, 4 layers, weights of its own for every
-codebook; 8 codebooks heard and 8 said, one text stream; 2048 entries per codebook and 32000 of text unless told otherwise.
-Codecs stream frame by frame with 8 codebooks. Every contestant takes its turn in every round, so that a busy machine slows
-all of them; medians over all rounds. moshi runs as installed; NO_TORCH_COMPILE=1 keeps it from compiling parts of itself.
+Both language models: width 512, 8 layers, 8 heads; depth transformer of width 256, 4 layers, weights of its own for
+every codebook; 8 codebooks heard and 8 said, one text stream; 2048 entries per codebook and 32000 of text unless told
+otherwise. Codecs stream frame by frame with 8 codebooks. Every contestant takes its turn in every round, so that a busy
+machine slows all of them; medians over all rounds. moshi runs as installed; NO_TORCH_COMPILE=1 keeps it from compiling
+parts of itself.
 """
 
 from __future__ import annotations
