@@ -62,3 +62,7 @@ def options(
 def main() -> None:
     """Entry point of the `s2s` command."""
     app()
+
+
+if __name__ == "__main__":
+    main()
