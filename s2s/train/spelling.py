@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s.text import Tokenizer
+from s2s.train.loss import mean_over_ranks
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 
@@ -48,4 +49,4 @@ class Spelling(nn.Module):
         sizes = torch.tensor([len(row) for row in rows], device=hidden.device)
         log_probs = self.head(self.norm(hidden)).float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, letters]
         loss = F.ctc_loss(log_probs, torch.cat(rows), lengths, sizes, reduction="sum", zero_infinity=True)
-        return loss / sizes.sum().clamp(min=1)
+        return loss / mean_over_ranks(sizes.sum().float()).clamp(min=1)

@@ -73,6 +73,8 @@ def duplex_run(toy: Path, folder: Path, *more: str) -> DuplexRun:
             f"codec_from={toy}/codec",
             "model.code_width=6",
             f"optim.total_steps={TOTAL_STEPS}",
+            "optim.masked_share=0.12",
+            "optim.level_dropout=0.3",
             "callbacks.sample_every=0",
             "logger.tensorboard=false",
             *more,
