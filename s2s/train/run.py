@@ -101,7 +101,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer whose steps are counted by the module's optimiser and whose order of batches never ends."""
     t, folder, wait = config.trainer, Path(config.folder), DataWait()
-    if t.processes > 1 and "WORLD_SIZE" not in os.environ:
+    if t.processes > 1 and not torch.distributed.is_torchelastic_launched():
         command = f"torchrun --nproc-per-node {t.processes} -m s2s.cli.main train ..."
         raise ValueError(f"trainer.processes {t.processes} are started by torchrun: {command}")
     bar = sys.stderr.isatty()
