@@ -92,17 +92,13 @@ def _speed(name: str | None) -> Speed | None:
 
 
 def _show(result: dict[str, Any]) -> None:
-    def milliseconds(value: float | None) -> str:
-        return "never" if value is None else f"{value:.0f} ms"
-
     for side in ("caller", "agent"):
         words = result[f"{side}_words"]
         span = f"{words[0]['start_s']:.2f} ... {words[-1]['end_s']:.2f} s" if words else "nothing"
         typer.echo(f"{side + ':':8}{result[f'{side}_text']}  [{span}]")
-    typer.echo(
-        f"answer after {milliseconds(result['v2v_ms'])} (V2V: last caller sound to first agent sound), "
-        f"first agent sound at {milliseconds(result['first_audio_ms'])} of the recording"
-    )
+    first, gap = result["first_audio_ms"], result["v2v_ms"]
+    answered = "no answer" if gap is None else f"answer {gap:.0f} ms after the caller's last sound (V2V)"
+    typer.echo(answered if first is None else f"{answered}; first agent sound at {first:.0f} ms of the recording")
     step = result["step_ms"]
     typer.echo(
         f"step {step['p50']:.1f} ms p50, {step['p99']:.1f} ms p99 of a {result['frame_ms']:.0f} ms frame; "
