@@ -1,0 +1,63 @@
+"""8-bit products: close to the exact ones, row by row, and only where they are asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+from s2s.codec.rvq import ResidualVectorQuantizer
+from s2s.nn.conv import CausalConv1d
+from s2s.nn.packed import PackedLinear, for_live
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_are_close(bias: bool) -> None:
+    linear = nn.Linear(96, 40, bias=bias)
+    x = torch.randn(1, 5, 96)
+    packed = PackedLinear(linear.weight.detach(), linear.bias)(x)
+    exact = linear(x)
+    assert packed.shape == exact.shape
+    assert 0 < (packed - exact).norm() < 0.02 * exact.norm()
+
+
+def test_rows_are_rounded_by_themselves() -> None:
+    packed = PackedLinear(torch.randn(8, 16), None)
+    x = torch.randn(3, 2, 16) * torch.tensor([1.0, 1000.0, 0.001])[:, None, None]
+    together = packed(x)
+    for row in range(3):
+        assert torch.equal(together[row : row + 1], packed(x[row : row + 1]))
+
+
+def test_weights_of_8_bits_are_kept_as_they_are() -> None:
+    integers = torch.randint(-127, 128, (6, 32)).float()
+    integers[:, 0] = 127
+    weight = integers * torch.rand(6, 1)
+    picked = PackedLinear(weight, None)(torch.eye(32)[None])[0].T
+    torch.testing.assert_close(picked, weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_copy_for_live_use_changes_nothing_but_linear_maps() -> None:
+    module = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.ModuleDict({"x": nn.Linear(6, 2)})["x"])
+    live = for_live(module, int8=True)
+    assert [type(child) for child in live] == [PackedLinear, nn.LayerNorm, PackedLinear]
+    assert [type(child) for child in module] == [nn.Linear, nn.LayerNorm, nn.Linear]
+    same = for_live(module, int8=False)
+    x = torch.randn(3, 4)
+    assert torch.equal(same(x), module(x)) and same is not module
+    assert not same.training
+
+
+def test_modules_take_part_in_their_own_way() -> None:
+    quantizer = ResidualVectorQuantizer(3, 16, 8).eval()
+    holder = nn.ModuleDict({"quantizer": quantizer, "dense": CausalConv1d(16, 8, 4, stride=2)})
+    live = for_live(holder, int8=True)
+    x = torch.randn(2, 5, 8)
+    assert live["quantizer"].norms.shape == (3, 16) and quantizer.norms is None  # type: ignore[union-attr]
+    assert torch.equal(live["quantizer"].encode(x), quantizer.encode(x))  # type: ignore[operator]
+    wav = torch.randn(1, 4, 16)
+    assert 0 < (live["dense"](wav) - holder["dense"](wav)).norm() < 0.03 * holder["dense"](wav).norm()
+
+
+def test_a_build_without_8_bit_products_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "engine", "none", raising=False)
+    with pytest.raises(ValueError, match="no 8-bit products"):
+        for_live(nn.Linear(2, 2), int8=True)
