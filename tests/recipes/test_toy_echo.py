@@ -13,9 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_shortened_recipe_ends_in_an_audible_wav(tmp_path: Path) -> None:
-    command = tmp_path / "s2s.py"
-    command.write_text("import sys\nfrom s2s.cli.train import train\ntrain(sys.argv[2:])\n")
-    settings = {"OUT": str(tmp_path), "SHORT": "1", "PYTHON": sys.executable, "S2S": f"{sys.executable} {command}"}
+    settings = {"OUT": str(tmp_path), "SHORT": "1", "PYTHON": sys.executable, "S2S": f"{sys.executable} -m s2s.cli.main"}
     environment = os.environ | settings | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([ROOT / "recipes/toy_echo/run.sh"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
