@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_shortened_recipe_ends_in_an_audible_wav(tmp_path: Path) -> None:
-    settings = {"OUT": str(tmp_path), "SHORT": "1", "PYTHON": sys.executable, "S2S": f"{sys.executable} -m s2s.cli.main"}
+    s2s = f"{sys.executable} -m s2s.cli.main"
+    settings = {"OUT": str(tmp_path), "SHORT": "1", "PYTHON": sys.executable, "S2S": s2s}
     environment = os.environ | settings | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([ROOT / "recipes/toy_echo/run.sh"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
