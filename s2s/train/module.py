@@ -29,8 +29,11 @@ class DuplexTrainConfig:
     The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the
     others, which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a
     text stream counts beside a word. `history_noise` is the share of the agent's own past codes that are replaced by
-    random ones, so that the model learns to live with its own errors. Gradients are clipped to `clip_norm`; after
-    `max_skipped_steps` steps with gradients that are not finite training stops.
+    random ones, so that the model learns to live with its own errors. Of what is heard, spans that make up
+    `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some level on.
+    The first `spelling_layer` layers also learn to spell the caller's words, see `train.spelling`; weight 0: not.
+    Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
+    stops.
     """
 
     model: DuplexConfig = field(default_factory=DuplexConfig)
