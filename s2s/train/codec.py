@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
 from s2s.config import to_dict
 from s2s.train.discriminator import Discriminators
 from s2s.train.loss import SpectralLoss, SpectralLossConfig, discriminator_loss, feature_loss, generator_loss
+from s2s.train.schedule import warmup_cosine
 from s2s.train.work import Work, codec_flops, count_skipped
 
 
@@ -74,10 +74,7 @@ class CodecModule(pl.LightningModule):
 
     def _rate(self, step: int) -> float:
         c = self.config
-        if step < c.warmup_steps:
-            return (step + 1) / c.warmup_steps
-        progress = min(1.0, (step - c.warmup_steps) / max(1, c.total_steps - c.warmup_steps))
-        return c.final_ratio + (1 - c.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+        return warmup_cosine(step, c.warmup_steps, c.total_steps, c.final_ratio)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> None:
         wav = self._augment(batch["wav"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.streams import build_grid, model_inputs
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
+from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import Spelling
 from s2s.train.work import Work, count_skipped, duplex_flops
 
@@ -87,10 +87,7 @@ class DuplexModule(pl.LightningModule):
 
     def _rate(self, step: int) -> float:
         c = self.config
-        if step < c.warmup_steps:
-            return (step + 1) / c.warmup_steps
-        progress = min(1.0, (step - c.warmup_steps) / max(1, c.total_steps - c.warmup_steps))
-        return c.final_ratio + (1 - c.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+        return warmup_cosine(step, c.warmup_steps, c.total_steps, c.final_ratio)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         parts = self.losses(batch)
