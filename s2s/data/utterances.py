@@ -1,6 +1,6 @@
 """A caller's turn made from clips: choice of wording and voice, thinking pauses, pitch and tempo, level."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,15 +60,23 @@ class Callers:
                 place_of_texts = self.by_text.setdefault((split_of(clip.text, clip.digits), clip.intent), {})
                 place_of_texts.setdefault(clip.text, []).append(clip)
         self._texts_of: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        counts: Counter[str] = Counter()
         for (split, intent), texts in self.by_text.items():
             for text in sorted(texts):
+                counts.update(_timbre(clip.voice) for clip in texts[text])
                 for voice in {_timbre(clip.voice) for clip in texts[text]}:
                     self._texts_of[split, intent, voice].append(text)
-        self.voices = sorted({voice for _, _, voice in self._texts_of})
-        if not self.voices:
+        if not counts:
             raise ValueError("no caller clips whose numbers the agent can read back")
+        self.voices = sorted(counts)
+        weights = np.sqrt([counts[voice] for voice in self.voices])
+        self._voice_shares = weights / weights.sum()
         self._texts = {key: sorted(texts) for key, texts in self.by_text.items()}
         self._pairs = {key: sorted(p for p, h in pairs.items() if all(h)) for key, pairs in self.halves.items()}
+
+    def draw_voice(self, rng: np.random.Generator) -> str:
+        """A voice; one of which there are many clips comes more often, though less so than its clips are more."""
+        return self.voices[int(rng.choice(len(self.voices), p=self._voice_shares))]
 
     def has(self, intent: str) -> bool:
         """Whether there are training clips of this intent: they stand in where a held-out split has none."""

@@ -79,6 +79,8 @@ class Attention(nn.Module):
             k_BSGE, v_BSGE = _through_cache(k_BSGE, state.keys, at), _through_cache(v_BSGE, state.values, at)
         if state is not None and x.shape[1] == 1:
             return self.out(self._attend_one(q_BSHE[:, 0], k_BSGE, v_BSGE, at.mask))
+        if at.mask is None and q_BSHE.requires_grad and q_BSHE.device.type == "cpu":
+            return self.out(attend_by_products(q_BSHE, k_BSGE, v_BSGE))
         y = F.scaled_dot_product_attention(
             q_BSHE.transpose(1, 2),
             k_BSGE.transpose(1, 2),
@@ -94,6 +96,21 @@ class Attention(nn.Module):
         q_BGQE = q_BHE.unflatten(1, (self.num_kv_heads, -1))
         y = F.scaled_dot_product_attention(q_BGQE, k_BWGE.transpose(1, 2), v_BWGE.transpose(1, 2), attn_mask=mask)
         return y.flatten(1)[:, None]
+
+
+def attend_by_products(q_BSHE: Tensor, k_BSGE: Tensor, v_BSGE: Tensor) -> Tensor:
+    """Causal attention of whole sequences as two products, -> [B, S, H * E].
+
+    For training on a CPU: there the gradient of the fused attention takes five times as long in bfloat16. It keeps all
+    scores, [B, H, S, S], which sequences of a few hundred steps can afford.
+    """
+    batch, length, heads, _ = q_BSHE.shape
+    q = rearrange(q_BSHE * q_BSHE.shape[-1] ** -0.5, "b s (g q) e -> (b g) (q s) e", g=k_BSGE.shape[2])
+    k, v = (rearrange(x, "b s g e -> (b g) s e") for x in (k_BSGE, v_BSGE))
+    scores = torch.bmm(q, k.transpose(1, 2)).view(batch, heads, length, length)
+    later = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu(1)
+    weights = (scores + later).softmax(dim=-1).view(len(q), -1, length)
+    return rearrange(torch.bmm(weights, v), "(b g) (q s) e -> b s (g q e)", b=batch, s=length)
 
 
 def attention_positions(position: Tensor | None, x: Tensor, window: int, head_dim: int, base: float) -> Positions:

@@ -55,11 +55,15 @@ class TransformerLayer(nn.Module):
         self.attention = Attention(config.width, config.num_heads, config.num_kv_heads, config.window)
         self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
         self.mlp = GatedMLP(config.width, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        # One draw per row and feature for all steps: a draw per number would take as long as the attention.
+        self.dropout = nn.Dropout1d(config.dropout)
 
     def forward(self, x: Tensor, at: Positions, state: KVCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), at, state))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        x = x + self._drop(self.attention(self.attention_norm(x), at, state))
+        return x + self._drop(self.mlp(self.mlp_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return self.dropout(x.transpose(1, 2)).transpose(1, 2) if self.training else x
 
 
 class Transformer(nn.Module):

@@ -28,8 +28,10 @@ class DuplexTrainConfig:
 
     The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the
     others, which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a
-    text stream counts beside a word. `history_noise` is the share of the agent's own past codes that are replaced by
-    random ones, so that the model learns to live with its own errors. Of what is heard, spans that make up
+    text stream counts beside a word. `history_noise` is the share of the model's own past codes and words that are
+    replaced by random ones, so that it learns to live with its own errors; in a `hidden_transcripts` share of rows it
+    sees nothing at all of what it has written down of the caller, so that its replies follow what it heard. Of what is
+    heard, spans that make up
     `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some level on.
     The first `spelling_layer` layers also learn to spell the caller's words, see `train.spelling`; weight 0: not.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
@@ -51,6 +53,7 @@ class DuplexTrainConfig:
     silent_share: float = 0.1
     silent_weight: float = 0.3
     history_noise: float = 0.02
+    hidden_transcripts: float = 0.4
     clip_norm: float = 1.0
     masked_share: float = 0.12
     level_dropout: float = 0.3
@@ -173,15 +176,17 @@ class DuplexModule(pl.LightningModule):
         return F.max_pool1d(F.pad(following[:, None], (6, 2)), 9, stride=1)[:, 0] > 0
 
     def _with_noise(self, inputs: Tensor) -> Tensor:
-        stream = self.model.audio_stream
-        if stream is None or not self.config.history_noise:
-            return inputs
-        rows = self.model.layout.rows(stream.name)
-        past = inputs[:, rows]
-        replace = (torch.rand(past.shape, device=past.device) < self.config.history_noise) & (past < stream.vocab_size)
-        noise = torch.randint(stream.vocab_size, past.shape, device=past.device)
-        inputs = inputs.clone()
-        inputs[:, rows] = torch.where(replace, noise, past)
+        """Wrong tokens in what the model has said before, and no transcript at all in some rows."""
+        c, inputs = self.config, inputs.clone()
+        for stream in self.model.layout.side("speak"):
+            rows = self.model.layout.rows(stream.name)
+            past = inputs[:, rows]
+            replace = (torch.rand(past.shape, device=past.device) < c.history_noise) & (past < stream.vocab_size)
+            past = torch.where(replace, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
+            if stream.name == "user_text":
+                hidden = torch.rand(len(past), 1, 1, device=past.device) < c.hidden_transcripts
+                past = torch.where(hidden & (past < stream.vocab_size), stream.pad_id, past)
+            inputs[:, rows] = past
         return inputs
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:

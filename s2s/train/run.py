@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from s2s.checkpoint import load
 from s2s.codec.base import CodecSpec
 from s2s.codec.spectral import SpectralCodec
 from s2s.config import to_dict
@@ -161,24 +162,42 @@ def check_same_sizes(module: CodecModule | DuplexModule, path: Path) -> None:
 
 
 def start_from(module: CodecModule | DuplexModule, path: str) -> None:
-    """Take over the averaged weights of a checkpoint; the judges of a codec only where both have them.
+    """Take over the averaged weights of a checkpoint, or the weights of an exported folder.
 
-    A codec may also begin with an exported one: its rounded weights are then what the frozen part keeps.
+    A codec that begins with an exported one keeps its rounded weights in the part that is frozen. The judges of a codec
+    and the depth transformer of a model are taken over where both have them in the same sizes.
     """
-    if isinstance(module, CodecModule) and Path(path).suffix != ".ckpt":
-        load_weights(module.codec, module.codec.state_dict() | load_codec(path).state_dict(), path)
-        return None
-    weights = read_checkpoint(path)["state_dict"]
+    exported = Path(path).suffix != ".ckpt"
     if isinstance(module, DuplexModule):
-        spelling = part_of(weights, "spelling.")
-        if module.spelling is not None and spelling:
-            load_weights(module.spelling, spelling, path)
-        return load_weights(module.model, part_of(weights, "model."), path)
+        return _start_duplex(module, path, exported)
+    if exported:
+        return load_weights(module.codec, module.codec.state_dict() | load_codec(path).state_dict(), path)
+    weights = read_checkpoint(path)["state_dict"]
     load_weights(module.codec, part_of(weights, "codec."), path)
     judges = part_of(weights, "discriminators.")
     if module.discriminators is not None and judges:
         load_weights(module.discriminators, judges, path)
     return None
+
+
+def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
+    if exported:
+        model = load(path).model
+        if model is None:
+            raise ValueError(f"{path} holds a codec without a model")
+        weights = model.state_dict()
+    else:
+        content = read_checkpoint(path)["state_dict"]
+        weights = part_of(content, "model.")
+        spelling = part_of(content, "spelling.")
+        if module.spelling is not None and spelling:
+            load_weights(module.spelling, spelling, path)
+    own = module.model.state_dict()
+    depth = [name for name in own if name.startswith("depth.")]
+    if any(name not in weights or weights[name].shape != own[name].shape for name in depth):
+        log.info("%s: its depth transformer has other sizes; this one begins anew", path)
+        weights = {n: w for n, w in weights.items() if not n.startswith("depth.")} | {n: own[n] for n in depth}
+    load_weights(module.model, weights, path)
 
 
 def about(config: RunConfig) -> dict[str, Any]:

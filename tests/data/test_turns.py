@@ -1,64 +1,60 @@
-"""Turns: windows of calls whose tracks still belong together."""
+"""Single turns: calls that end soon after the first reply has begun."""
 
-from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from s2s.data.schema import EncodedDialogue
-from s2s.data.shards import ShardInfo, read_shard, shard_files, shard_path, write_shard
-from s2s.data.turns import TurnConfig, cut_turns, write_turns
+from s2s.data.calls import CallConfig
+from s2s.data.compose import DeskSource
+from s2s.data.schema import Dialogue, Word
+from s2s.data.turns import SingleTurns, first_turn
+from tests.data.desk_clips import write_tables
 
-FRAME_S = Fraction(1, 25)
-
-
-def turn(**changes):
-    base = {"intent": "price", "reply": "price", "start_s": 4.0, "reply_start_s": 6.0, "barge_in": False}
-    return base | changes
+RATE, FRAME = 24000, 960
 
 
-def call(turns, frames=300):
-    count = np.arange(frames, dtype=np.int16)
-    codes = np.stack([count, count])
-    return EncodedDialogue(
-        "call", codes, codes, count, count, np.zeros(frames, np.uint8), "desk", {"turns": turns, "split": "train"}
-    )
+def call(**changes) -> Dialogue:
+    turn = {"intent": "price", "digits": "", "start_s": 1.0, "reply_start_s": 2.0, "reply_end_s": 5.0} | changes
+    wav = np.arange(8 * RATE, dtype=np.float32) / (8 * RATE)
+    caller = [Word("price", 1.0, 1.5), Word("yes", 6.0, 6.2)]
+    agent = [Word("a", 2.1, 2.4), Word("parcel", 2.9, 3.4), Word("costs", 4.0, 4.5)]
+    return Dialogue("call", wav, wav, RATE, caller, agent, {"turns": [turn, turn], "kind": "x"})
 
 
-def test_a_window_goes_from_before_the_words_into_the_reply():
-    config = TurnConfig(before_s=(0.2, 0.2), reply_s=1.0)
-    (cut,) = cut_turns(call([turn()]), FRAME_S, config, np.random.default_rng(0))
-    assert cut.user[0, 0] == 95  # (4.0 - 0.2) s
-    assert cut.agent_text[-1] == 174  # up to 7.0 s
-    assert cut.num_frames == 80
-    assert all((track == cut.user_text).all() for track in (*cut.user, *cut.agent, cut.agent_text))
-    assert cut.meta == {"intent": "price", "call": "call", "split": "train"}
+def test_the_beginning_of_the_reply_is_kept_and_the_rest_is_not():
+    cut = first_turn(call(), 1.2, FRAME).check()
+    assert cut.num_samples == 3.2 * RATE
+    assert [word.text for word in cut.agent_words] == ["a", "parcel"]
+    assert [word.text for word in cut.user_words] == ["price"]
+    assert len(cut.meta["turns"]) == 1
+    assert (cut.agent == call().agent[: cut.num_samples]).all()
 
 
-@pytest.mark.parametrize("changes", [{"barge_in": True}, {"reply": "repeat_of_something"}])
-def test_replies_that_need_the_call_before_are_left_out(changes):
-    assert not list(cut_turns(call([turn(**changes)]), FRAME_S, TurnConfig(), np.random.default_rng(0)))
+def test_digits_are_read_back_to_the_end():
+    cut = first_turn(call(digits="4271"), 1.2, FRAME)
+    assert cut.num_samples == 5.0 * RATE
+    assert len(cut.agent_words) == 3
 
 
-def test_the_ends_of_a_call_are_respected():
-    turns = [turn(start_s=0.05, reply_start_s=2.0), turn(start_s=9.0, reply_start_s=11.5)]
-    first, last = cut_turns(call(turns), FRAME_S, TurnConfig(), np.random.default_rng(0))
-    assert first.user[0, 0] == 0
-    assert last.user[0, -1] == 299
+def test_a_cut_lies_on_a_frame_boundary_and_inside_the_call():
+    assert first_turn(call(reply_start_s=2.013), 1.2, FRAME).num_samples % FRAME == 0
+    assert first_turn(call(), 90.0, FRAME).num_samples == 8 * RATE
 
 
-def test_shards_of_turns_mean_what_the_calls_mean(tmp_path):
-    info = ShardInfo(24000, 960, 2, 512, 300, 301)
-    (tmp_path / "calls").mkdir()
-    write_shard(shard_path(tmp_path / "calls", 0), [call([turn(), turn(start_s=8.0, reply_start_s=9.0)])], [], info)
-    assert write_turns(tmp_path / "calls", tmp_path / "turns") == 2
-    (file,) = shard_files([tmp_path / "turns"])
-    assert read_shard(file).info.meaning() == info.meaning()
-    assert [row["id"] for row in pq.read_table(file).to_pylist()] == ["call/0", "call/1"]
+def test_a_call_without_turns_is_refused():
+    silent = call()
+    silent.meta = {}
+    with pytest.raises(ValueError, match="names no turns"):
+        first_turn(silent, 1.2, FRAME)
 
 
-def test_calls_without_turns_are_refused(tmp_path):
-    write_shard(shard_path(tmp_path, 0), [call([])], [], ShardInfo(24000, 960, 2, 512, 300, 301))
-    with pytest.raises(ValueError, match="no turns"):
-        write_turns(tmp_path, tmp_path / "turns")
+def test_a_source_of_turns_is_shorter_than_its_calls(tmp_path: Path):
+    config = write_tables(tmp_path)
+    calls = DeskSource(type(config)(**{**vars(config), "num_dialogues": 6, "call": CallConfig(caller_first=1.0)}))
+    turns = SingleTurns(calls, FRAME)
+    assert len(turns) == 6 and turns.row_id(3) == calls.row_id(3)
+    for i in range(6):
+        cut = turns[i].check()
+        assert cut.num_samples < calls[i].num_samples
+        assert (cut.user == calls[i].user[: cut.num_samples]).all()
