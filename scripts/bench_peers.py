@@ -28,7 +28,7 @@ from s2s.evaluation.statistics import summarise
 from s2s.models.depth import DepthConfig
 from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.models.step import DuplexState, DuplexStep
-from s2s.models.traced import Values, controls_of, frozen, live_step
+from s2s.models.traced import Values, controls_of, frozen, live_step, values_of
 from s2s.nn.sampling import Controls
 from s2s.nn.transformer import TransformerConfig
 from s2s.streams import Stream, StreamLayout
@@ -68,7 +68,7 @@ def our_ticks(model: DuplexModel, codec: SpectralCodec) -> dict[str, Tick]:
     """One language model step, tokens in and tokens out, at every speed."""
     exact = DuplexStep(codec, model)
     controls = Controls.uniform(1, temperature=0.8, top_k=250)
-    values: Values = {"codes": torch.randint(codec.spec.codebook_size, (1, CODEBOOKS))} | vars(controls)
+    values: Values = {"codes": torch.randint(codec.spec.codebook_size, (1, CODEBOOKS))} | values_of(controls)
     ticks: dict[str, Tick] = {}
     for name in ("exact", "traced", "int8"):
         step = exact if name == "exact" else live_step(exact, name == "int8")

@@ -12,7 +12,7 @@ from s2s.checkpoint import Bundle, Speed
 from s2s.evaluation.bandwidth import read_bandwidth, torch_threads
 from s2s.evaluation.statistics import summarise
 from s2s.models.step import DuplexState, DuplexStep, Step
-from s2s.models.traced import Values, controls_of, frozen, live_step
+from s2s.models.traced import Values, controls_of, frozen, live_step, values_of
 from s2s.nn.sampling import Controls
 from s2s.nn.transformer import TransformerConfig
 
@@ -136,7 +136,7 @@ def time_parts(bundle: Bundle, config: BenchConfig, wav: Sequence[Tensor], contr
     if config.speed != "exact":
         step = live_step(step, config.speed == "int8")
     state = step.init_state(config.rows)
-    values: Values = {"wav": wav[0]} | vars(controls)
+    values: Values = {"wav": wav[0]} | values_of(controls)
     parts = step_parts(step)
     with torch.no_grad():
         for number, (name, work) in enumerate(parts):
@@ -148,7 +148,7 @@ def time_parts(bundle: Bundle, config: BenchConfig, wav: Sequence[Tensor], contr
     with torch.inference_mode():
         for frame in [*wav[:_WARM_UP], *wav]:
             spent = dict.fromkeys(times, 0.0)
-            values = {"wav": frame} | vars(controls)
+            values = {"wav": frame} | values_of(controls)
             for name, work in parts:
                 start = time.perf_counter()
                 values |= work(values, state)

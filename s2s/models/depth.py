@@ -125,7 +125,7 @@ class DepthTransformer(nn.Module):
             x = layer(x)
         return self.heads(self.norm(x))
 
-    def sample(self, hidden: Tensor, controls: Controls, draws: Tensor, forced: Tensor | None = None) -> Tensor:
+    def sample(self, hidden: Tensor, controls: Controls | None, draws: Tensor, forced: Tensor | None = None) -> Tensor:
         """Live: hidden [B, D], draws [B, K] -> codes [B, K].
 
         Args:

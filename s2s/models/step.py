@@ -98,8 +98,8 @@ class DuplexStep:
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
         return self.tick(wav, state, controls)
 
-    def tick(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
-        """The step itself, for those who trace or time it."""
+    def tick(self, wav: Tensor, state: DuplexState, controls: Controls | None) -> StepOut:
+        """The step itself, for those who trace or time it; without controls every row is greedy."""
         _check(wav, self.step_size)
         codes = self.codec.encode(wav, state.encoder)[..., 0]  # [B, K]
         said = self.predict(self.ring.read(state.ring, {"user": codes}), state, controls)
@@ -107,7 +107,7 @@ class DuplexStep:
         text = {stream.name: said[stream.name][:, 0] for stream in self.model.text_streams}
         return StepOut(self.speak(frames[self.audio_stream.name], state), text)
 
-    def predict(self, inputs: Tensor, state: DuplexState, controls: Controls) -> dict[str, Tensor]:
+    def predict(self, inputs: Tensor, state: DuplexState, controls: Controls | None) -> dict[str, Tensor]:
         """Sample this step's column: inputs [B, R] -> ids per speak-stream [B, rows]."""
         hidden = self.think(inputs, state)
         draws = self.draws(state, controls)
@@ -120,12 +120,16 @@ class DuplexStep:
         hidden: Tensor = self.model(inputs[..., None], state.backbone)[:, 0]
         return hidden
 
-    def draws(self, state: DuplexState, controls: Controls) -> Tensor:
+    def draws(self, state: DuplexState, controls: Controls | None) -> Tensor:
         """One number for each token of this step, those of the text streams first [B, texts + K]."""
         count = len(self.model.text_streams) + self.depth.num_codebooks
+        if controls is None:
+            return torch.zeros(len(state.ring.position), count, device=state.ring.position.device)
         return uniform_draws(controls.seed, state.ring.position, count)
 
-    def say_text(self, hidden: Tensor, state: DuplexState, controls: Controls, draws: Tensor) -> dict[str, Tensor]:
+    def say_text(
+        self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor
+    ) -> dict[str, Tensor]:
         """Sample the text streams: hidden [B, D], `draws` of this step -> name -> ids [B, 1]."""
         said = {}
         for i, (name, logits) in enumerate(self.model.text_logits(hidden).items()):
@@ -134,7 +138,7 @@ class DuplexStep:
             said[name] = torch.where(self.ring.may_speak(state.ring, text), ids, text.start_id)
         return said
 
-    def say_audio(self, hidden: Tensor, state: DuplexState, controls: Controls, draws: Tensor) -> Tensor:
+    def say_audio(self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:
         """Sample the codes of the spoken audio stream: hidden [B, D], `draws` of this step -> codes [B, K]."""
         begun = self.ring.may_speak(state.ring, self.audio_stream)
         forced = torch.where(begun, -1, self.audio_stream.start_id)

@@ -24,30 +24,33 @@ Work = Callable[[Values, DuplexState], Values]
 class TracedStep:
     """A `Step` that gives what its `DuplexStep` gives; with `int8` nearly that, with less to read from memory.
 
-    A graph is made when a number of rows is met for the first time, which takes seconds: `prepare` does it early.
+    A graph is made when a number of rows is met for the first time, which takes seconds: `prepare` does it early. Rows
+    that are all greedy have a graph of their own, which saves what sampling costs.
     """
 
     def __init__(self, step: DuplexStep, int8: bool = False):
         step = live_step(step, int8)
         self._step = step
-        self._graphs: dict[int, Work] = {}
+        self._graphs: dict[tuple[int, bool], Work] = {}
         self.step_size, self.sample_rate = step.step_size, step.sample_rate
 
     def init_state(self, rows: int) -> DuplexState:
         return self._step.init_state(rows)
 
-    def prepare(self, rows: int) -> None:
+    def prepare(self, rows: int, greedy: bool = True) -> None:
         """Make the graph for this many rows now."""
-        if rows not in self._graphs:
+        if (rows, greedy) not in self._graphs:
             state = self._step.init_state(rows)
             wav = torch.zeros(rows, 1, self.step_size, dtype=leaves(state)[0].dtype, device=leaves(state)[0].device)
-            controls = Controls.uniform(rows, temperature=1.0, device=str(wav.device))
-            self._graphs[rows] = frozen(self._step, self._tick, {"wav": wav} | vars(controls), state)
+            controls = Controls.uniform(rows, temperature=0.0 if greedy else 1.0, device=str(wav.device))
+            self._graphs[rows, greedy] = frozen(self._step, self._tick, {"wav": wav} | values_of(controls), state)
 
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
-        self.prepare(len(wav))
+        values = {"wav": wav} | values_of(controls)
+        greedy = len(values) == 1
+        self.prepare(len(wav), greedy)
         with torch.inference_mode():
-            out = self._graphs[len(wav)]({"wav": wav} | vars(controls), state)
+            out = self._graphs[len(wav), greedy](values, state)
         return StepOut(out.pop("wav"), out)
 
     def _tick(self, values: Values, state: DuplexState) -> Values:
@@ -63,8 +66,20 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
     return DuplexStep(for_live(step.codec, int8), for_live(step.model, int8), step.silence)
 
 
-def controls_of(values: Values) -> Controls:
-    """The sampling controls among named tensors."""
+def values_of(controls: Controls) -> Values:
+    """Sampling controls as named tensors: none at all where every row is greedy.
+
+    On a GPU that is never asked, as the answer would have to be waited for.
+    """
+    if controls.temperature.device.type == "cpu" and not bool((controls.temperature > 0).any()):
+        return {}
+    return vars(controls)
+
+
+def controls_of(values: Values) -> Controls | None:
+    """The sampling controls among named tensors; None: every row is greedy."""
+    if "temperature" not in values:
+        return None
     return Controls(values["temperature"], values["top_k"], values["seed"])
 
 

@@ -49,17 +49,19 @@ def uniform_draws(seed: Tensor, position: Tensor, count: int) -> Tensor:
     return ((x >> 11) & ((1 << 53) - 1)).double() / (1 << 53) + 2.0**-54
 
 
-def sample(logits: Tensor, controls: Controls, draw: Tensor) -> Tensor:
+def sample(logits: Tensor, controls: Controls | None, draw: Tensor) -> Tensor:
     """One token per row.
 
     Args:
         logits: [B, V].
-        controls: per row settings.
+        controls: per row settings; None: every row takes its most likely token.
         draw: numbers in (0, 1), [B].
 
     Returns:
         ids [B].
     """
+    if controls is None:
+        return logits.argmax(dim=-1)
     logits = logits.float()
     # Candidates keep their place in the vocabulary: to rank the likeliest few is much cheaper than to sort them all.
     likeliest = logits.topk(min(MAX_TOP_K, logits.shape[-1])).values
