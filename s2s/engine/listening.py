@@ -34,7 +34,7 @@ class InputQueue:
         self._lag = sample_rate * _LAG_MS // 1000
         self._last = np.zeros(0, dtype=np.int16)  # the newest samples heard, at most a packet
         self._missing = self._pause  # samples missing since the last one heard; at first the caller has not begun
-        self._owed = 0  # concealed samples that may still arrive
+        self._owed = 0  # samples behind, at most
 
     def push(self, pcm: NDArray[np.int16]) -> None:
         """Append samples [N]."""
@@ -65,6 +65,10 @@ class InputQueue:
         heard = self._heard(self.size) if self.size else np.zeros(0, dtype=np.int16)
         return np.concatenate([heard, self._conceal(self.step_size - len(heard))])
 
+    def owe(self, count: int) -> None:
+        """Note samples that passed without being heard; they may be caught up as far as they arrive."""
+        self._owed = min(self._owed + count, self._pause)
+
     def clear(self) -> None:
         """Forget what waits."""
         self._chunks.clear()
@@ -80,7 +84,7 @@ class InputQueue:
         at = self._missing + np.arange(count)
         gain = np.clip(1 - at / self._fade, 0, 1)
         self._missing += count
-        self._owed = min(self._owed + count, self._pause)
+        self.owe(count)
         return (self._last[at % len(self._last)] * gain).astype(np.int16)
 
     def _is_quiet(self) -> bool:

@@ -154,6 +154,11 @@ class Session:
             self._ticks += 1
         self._tell()
 
+    def fell_behind(self, steps: int) -> None:
+        """Note that the session was left out of so many steps, whose input now waits too long."""
+        with self._lock:
+            self._input.owe(steps * self.step_size)
+
     def end(self, reason: Literal["closed", "failed", "engine stopped"], error: str = "") -> None:
         """Add the last event, once."""
         with self._lock:

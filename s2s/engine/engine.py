@@ -1,0 +1,311 @@
+"""Engine: many live calls on one model, all of them one step further at every tick."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from s2s.checkpoint import Bundle, Defaults, Speed
+from s2s.engine.batch import Batch, Said
+from s2s.engine.grid import Grid
+from s2s.engine.session import Session, SessionConfig
+from s2s.engine.stats import EngineStats, StepTimes
+from s2s.engine.transcript import Transcript
+from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads, on_cpu, run_once
+from s2s.models.step import Step
+from s2s.nn.sampling import Controls
+from s2s.text import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class EngineFull(RuntimeError):
+    """No further session can be opened now."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine runs.
+
+    max_sessions: how many may be open. clock: "live" ticks by wall time and conceals what has not arrived; "virtual"
+    ticks when told and waits. max_buffered_s, max_unread_s: how much input and output of a session may wait.
+    threads: of a live engine's steps; None: measured. exact: a caller's output is the same to the last bit whoever else
+    calls (CPU). max_late_ticks: how many overdue ticks are made up for.
+    """
+
+    max_sessions: int = 8
+    clock: Literal["live", "virtual"] = "live"
+    max_buffered_s: float = 2.0
+    max_unread_s: float = 30.0
+    threads: int | None = None
+    exact: bool = True
+    max_late_ticks: int = 5
+
+    def __post_init__(self) -> None:
+        if self.max_sessions < 1:
+            raise ValueError(f"max_sessions is {self.max_sessions}, allowed is 1 and above")
+        if self.clock not in ("live", "virtual"):
+            raise ValueError(f"clock is {self.clock!r}, allowed are 'live' and 'virtual'")
+        if self.max_buffered_s <= 0 or self.max_unread_s <= 0:
+            raise ValueError(
+                f"max_buffered_s {self.max_buffered_s} and max_unread_s {self.max_unread_s} must be above 0"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads is {self.threads}, allowed is 1 and above, or none to measure")
+        if self.max_late_ticks < 0:
+            raise ValueError(f"max_late_ticks is {self.max_late_ticks}, allowed is 0 and above")
+
+
+@dataclass
+class _Seat:
+    """A session in its row, and what its tokens have become."""
+
+    session: Session
+    transcripts: dict[str, Transcript]
+
+
+class Engine:
+    """Open sessions from any thread. Either `start` ticks by wall time in a thread, or the owner calls `tick`."""
+
+    def __init__(
+        self,
+        step: Step,
+        config: EngineConfig | None = None,
+        tokenizer: Tokenizer | None = None,
+        defaults: Defaults | None = None,
+    ):
+        """Args: defaults: how sessions sample that do not say it. Without a tokenizer there are no text events."""
+        self.config = config or EngineConfig()
+        self.sample_rate, self.step_size = step.sample_rate, step.step_size
+        self._step, self._tokenizer, self._defaults = step, tokenizer, defaults or Defaults()
+        self._lock = threading.Lock()  # of what other threads see; never held while a step runs
+        self._waiting: list[tuple[Session, Controls]] = []
+        self._seats: list[_Seat] = []  # in the order of their rows
+        self._batch: Batch | None = None
+        self._buckets: tuple[int, ...] = ()
+        self._grid: Grid | None = None
+        self._thread: threading.Thread | None = None
+        self._warm, self._stopping = threading.Event(), threading.Event()
+        self._failure: Exception | None = None
+        self._times = StepTimes()
+        self._ticks = self._opened = self._refusals = self._failures = self._underruns = 0
+        self._last_tick_s = 0.0
+
+    @classmethod
+    def of(cls, bundle: Bundle, config: EngineConfig | None = None, speed: Speed | None = None) -> Engine:
+        """The engine of a checkpoint's model, as fast as the model likes it."""
+        step = bundle.step(speed or bundle.defaults.speed)
+        return cls(step, config, bundle.tokenizer, bundle.defaults)
+
+    def open(self, config: SessionConfig | None = None) -> Session:
+        """A session that joins at the next tick.
+
+        Raises:
+            EngineFull: `max_sessions` are open, or the engine has been stopped.
+            ValueError: controls that no model takes.
+        """
+        controls, rate = self._controls(config or SessionConfig()), self.sample_rate
+        limits = self.config.max_buffered_s, self.config.max_unread_s
+        session = Session(uuid.uuid4().hex, rate, self.step_size, *(round(limit * rate) for limit in limits))
+        with self._lock:
+            if self._stopping.is_set() or self._num_open() >= self.config.max_sessions:
+                self._refusals += 1
+                stopped = "the engine is stopped" if self._stopping.is_set() else ""
+                raise EngineFull(stopped or f"all {self.config.max_sessions} sessions are taken")
+            self._opened += 1
+            self._waiting.append((session, controls))
+        return session
+
+    def tick(self) -> None:
+        """One step of all sessions; with a virtual clock only of those whose input is there."""
+        if self._stopping.is_set():
+            raise RuntimeError("the engine is stopped")
+        self.warm_up()
+        self._tick()
+
+    def warm_up(self) -> None:
+        """Choose threads and numbers of rows and run each once; does nothing the second time."""
+        if self._batch is not None:
+            return
+        rows = self.config.max_sessions
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
+        elif self.config.clock == "live":
+            measure_threads(self._step, rows, torch.get_num_threads())
+        self._buckets = bucket_sizes(rows)
+        if self.config.exact and on_cpu(self._step):
+            # Threads may round differently too, so they are chosen before.
+            self._buckets = agreeing_sizes(self._step, rows)
+        for size in self._buckets or (1,):
+            run_once(self._step, size)
+        self._batch = Batch(self._step, rows, self._buckets)
+        logger.info("up to %d sessions, in steps of %s rows", rows, self._buckets or "one by one, 1")
+        self._warm.set()
+
+    def start(self) -> None:
+        """Warm up and then tick by wall time, in a thread of its own; returns at once."""
+        if self.config.clock != "live" or self._thread is not None or self._stopping.is_set():
+            raise RuntimeError("only an engine with a live clock can be started, and only once")
+        self._thread = threading.Thread(target=self._live, name="s2s-engine", daemon=True)
+        self._thread.start()
+
+    def wait_until_warm(self, timeout_s: float | None = None) -> bool:
+        """Whether the engine is warm before the time is over; RuntimeError if warming up failed."""
+        warm = self._warm.wait(timeout_s)
+        if self._failure is not None:
+            raise RuntimeError(f"the engine could not warm up: {self._failure!r}") from self._failure
+        return warm
+
+    def stop(self) -> None:
+        """End all sessions and the thread; an engine does not start again."""
+        with self._lock:
+            self._stopping.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._end_all("engine stopped")
+
+    @property
+    def stats(self) -> EngineStats:
+        latest, counts, total = self._times.snapshot()
+        with self._lock:
+            sessions = self._sessions()
+            underruns = self._underruns + sum(session.stats.underruns for session in sessions)
+            grid, num_open = self._grid, self._num_open()
+            return EngineStats(
+                warm=self._warm.is_set() and self._failure is None,
+                running=self._thread is not None and self._thread.is_alive(),
+                sessions=num_open,
+                free=0 if self._stopping.is_set() else self.config.max_sessions - num_open,
+                ticks=self._ticks,
+                deadline_misses=grid.misses if grid else 0,
+                left_out=grid.left_out if grid else 0,
+                step_ms=latest,
+                step_ms_counts=counts,
+                step_ms_sum=total,
+                last_tick_s=self._last_tick_s,
+                opened=self._opened,
+                refusals=self._refusals,
+                failures=self._failures,
+                underruns=underruns,
+                threads=torch.get_num_threads(),
+                buckets=self._buckets,
+            )
+
+    def _live(self) -> None:
+        try:
+            self.warm_up()
+        except Exception as error:
+            logger.exception("the engine could not warm up")
+            self._failure = error
+            self._warm.set()
+            self._stopping.set()
+            self._end_all("failed", f"the engine could not warm up: {error!r}")
+            return
+        gc.collect()
+        gc.freeze()  # libraries and graphs live as long as the engine; looking through them again would cost a tick
+        self._grid = Grid(self.step_size, self.sample_rate, self.config.max_late_ticks, time.monotonic())
+        while not self._stopping.wait(max(0.0, self._grid.due_s - time.monotonic())):
+            try:
+                self._tick()
+            except Exception as error:  # no caller may take the others along, not even by a mistake of ours
+                logger.exception("a tick failed")
+                self._end_all("failed", repr(error))
+                self._batch = Batch(self._step, self.config.max_sessions, self._buckets)
+            left_out = self._grid.done(time.monotonic())
+            if left_out:
+                logger.warning("%d ticks left out", left_out)
+                for seat in self._seats:
+                    seat.session.fell_behind(left_out)
+
+    def _tick(self) -> None:
+        assert self._batch is not None
+        start_s = time.monotonic()
+        self._change_seats()
+        wait = self.config.clock == "virtual"
+        inputs = [seat.session.next_step(wait) for seat in self._seats]
+        if inputs:
+            self._deliver(self._batch.run(inputs))
+            self._times.add(1000 * (time.monotonic() - start_s))
+        self._ticks += 1
+        self._last_tick_s = time.monotonic()
+
+    def _change_seats(self) -> None:
+        """Let closed sessions go and waiting ones in."""
+        assert self._batch is not None
+        for row in reversed(range(len(self._seats))):
+            if self._seats[row].session.closing:
+                self._leave(row, "closed")
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for session, controls in waiting:
+            if session.closing:
+                self._end(session, "closed")
+                continue
+            self._batch.slots.join(controls)
+            with self._lock:
+                self._seats.append(_Seat(session, {}))
+
+    def _deliver(self, results: list[Said | Exception | None]) -> None:
+        failed: dict[int, Exception] = {}
+        for row, (seat, result) in enumerate(zip(self._seats, results, strict=True)):
+            if isinstance(result, Said):
+                try:
+                    seat.session.add(result.pcm, self._text(seat, result.ids))
+                except Exception as error:
+                    failed[row] = error
+            elif result is not None:
+                failed[row] = result
+        for row in sorted(failed, reverse=True):
+            self._leave(row, "failed", str(failed[row]) or repr(failed[row]))
+
+    def _text(self, seat: _Seat, ids: dict[str, int]) -> dict[str, str]:
+        if self._tokenizer is None:
+            return {}
+        for stream in ids.keys() - seat.transcripts.keys():
+            seat.transcripts[stream] = Transcript(self._tokenizer)
+        return {stream: seat.transcripts[stream].add(token) for stream, token in ids.items()}
+
+    def _leave(self, row: int, reason: Literal["closed", "failed"], error: str = "") -> None:
+        """The last session takes the row."""
+        assert self._batch is not None
+        self._batch.slots.leave(row)
+        with self._lock:
+            session = self._seats[row].session
+            self._seats[row] = self._seats[-1]
+            self._seats.pop()
+        self._end(session, reason, error)
+
+    def _end(self, session: Session, reason: Literal["closed", "failed", "engine stopped"], error: str = "") -> None:
+        with self._lock:
+            self._underruns += session.stats.underruns
+            self._failures += reason == "failed"
+        if reason == "failed":
+            logger.warning("session %s failed: %s", session.id, error)
+        try:
+            session.end(reason, error)
+        except Exception as problem:  # whoever cannot even be told cannot be helped
+            logger.warning("session %s could not be told that it ended: %r", session.id, problem)
+
+    def _end_all(self, reason: Literal["failed", "engine stopped"], error: str = "") -> None:
+        with self._lock:
+            sessions, self._waiting, self._seats = self._sessions(), [], []
+        for session in sessions:
+            self._end(session, reason, error)
+
+    def _sessions(self) -> list[Session]:
+        return [session for session, _ in self._waiting] + [seat.session for seat in self._seats]
+
+    def _num_open(self) -> int:
+        return sum(not session.closing for session in self._sessions())
+
+    def _controls(self, config: SessionConfig) -> Controls:
+        temperature = self._defaults.temperature if config.temperature is None else config.temperature
+        top_k = self._defaults.top_k if config.top_k is None else config.top_k
+        return Controls.uniform(1, temperature, top_k, config.seed)

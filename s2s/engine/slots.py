@@ -1,0 +1,85 @@
+"""Slots: what all rows of an engine remember and how they sample. Live rows are always the first ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from s2s.models.step import Step
+from s2s.nn.sampling import Controls
+from s2s.streaming import State, clone, leaves, map_leaves, move_row, put_rows, reset_rows, take_rows
+
+
+@dataclass
+class Rows:
+    """Some rows: the state of their step and their controls, which stay together."""
+
+    state: State
+    controls: Controls
+
+
+class Slots:
+    """A dense prefix of `count` live rows; the rows behind it belong to nobody and hold nothing of anybody.
+
+    All views are of one state whose addresses never change.
+    """
+
+    def __init__(self, step: Step, num_rows: int):
+        self.num_rows, self.count = num_rows, 0
+        state = step.init_state(num_rows)
+        zeros = torch.zeros(num_rows, dtype=torch.long, device=leaves(state)[0].device)
+        self._rows = Rows(state, Controls(zeros.float(), zeros.clone(), zeros))
+        self._before = clone(self._rows)
+        self._views: dict[tuple[int, int], Rows] = {}
+
+    def join(self, controls: Controls) -> None:
+        """Make the next row live: a fresh one that samples by `controls` [1]."""
+        assert self.count < self.num_rows
+        # A row that nobody had was run to fill up the others.
+        reset_rows(self._rows, [self.count])
+        put_rows(self._rows.controls, [self.count], controls)
+        self.count += 1
+
+    def leave(self, row: int) -> None:
+        """Give a row back: the last live row moves into it, and what it held is gone."""
+        assert 0 <= row < self.count
+        self.count -= 1
+        if row != self.count:
+            move_row(self._rows, self.count, row)
+        reset_rows(self._rows, [self.count])
+        reset_rows(self._before, slice(self.count, None))
+
+    def view(self, start: int, stop: int) -> Rows:
+        """Rows start ... stop - 1; updates of the view are updates of the rows."""
+        if (start, stop) not in self._views:
+            self._views[start, stop] = map_leaves(lambda leaf: leaf[start:stop], self._rows)
+        return self._views[start, stop]
+
+    def take(self, row: int, num_rows: int) -> Rows:
+        """A copy of one row, followed by fresh ones up to `num_rows`."""
+        rows: Rows = take_rows(self._rows, [row] * num_rows)
+        reset_rows(rows, slice(1, None))
+        return rows
+
+    def put(self, row: int, rows: Rows) -> None:
+        """Replace one row by the first of `rows`."""
+        put_rows(self._rows, [row], take_rows(rows, [0]))
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Keep the live rows as they are for `undo`."""
+        for old, new in zip(leaves(self._before), leaves(self._rows), strict=True):
+            old[: self.count].copy_(new[: self.count])
+
+    @torch.no_grad()
+    def undo(self, rows: list[int]) -> None:
+        """Bring live rows back to where they were at the last `remember`."""
+        for old, new in zip(leaves(self._before), leaves(self._rows), strict=True):
+            for row in rows:
+                new[row].copy_(old[row])
+
+    def is_finite(self, row: int) -> bool:
+        """Whether every number that a row remembers is one."""
+        floats = (leaf[row] for leaf in leaves(self._rows) if leaf.is_floating_point())
+        return all(bool(leaf.isfinite().all()) for leaf in floats)
