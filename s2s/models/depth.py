@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2s.nn.norm import RMSNorm
 from s2s.nn.packed import PackedLinear
 from s2s.nn.sampling import Controls, sample
 
@@ -70,10 +71,10 @@ class DepthLayer(nn.Module):
         steps, std = num_codebooks if c.per_step_weights else 1, c.width**-0.5
         small = std * (2 * c.num_layers) ** -0.5
         self.num_heads = c.num_heads
-        self.attention_norm = nn.RMSNorm(c.width, eps=1e-6)
+        self.attention_norm = RMSNorm(c.width)
         self.qkv = SteppedLinear(c.width, 3 * c.width, steps, std)
         self.out = SteppedLinear(c.width, c.width, steps, small)
-        self.mlp_norm = nn.RMSNorm(c.width, eps=1e-6)
+        self.mlp_norm = RMSNorm(c.width)
         self.gate_up = SteppedLinear(c.width, 2 * c.hidden, steps, std)
         self.down = SteppedLinear(c.hidden, c.width, steps, small)
 
@@ -85,13 +86,14 @@ class DepthLayer(nn.Module):
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
 
-    def step(self, x: Tensor, step: int, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-        """One step, [B, width]; keys and values [B, H, E] of the steps before, which receive this one's."""
+    def step(self, x: Tensor, step: int, past: Tensor) -> Tensor:
+        """One step, [B, width]; past [2, B, H, K, E] holds keys and values of the steps before, then this one's too."""
         q, k, v = self.qkv(self.attention_norm(x), step).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        keys.append(k)
-        values.append(v)
+        past[0, :, :, step] = k
+        past[1, :, :, step] = v
         if step:
-            v = F.scaled_dot_product_attention(q.unsqueeze(2), torch.stack(keys, dim=2), torch.stack(values, dim=2))
+            keys, values = past[:, :, :, : step + 1].unbind(0)
+            v = F.scaled_dot_product_attention(q.unsqueeze(2), keys, values)
         x = x + self.out(v.flatten(1), step)
         gate, up = self.gate_up(self.mlp_norm(x), step).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up, step)
@@ -110,7 +112,7 @@ class DepthTransformer(nn.Module):
         self.codes = nn.Embedding(max(1, num_codebooks - 1) * table_size, config.code_width)
         self.from_code = SteppedLinear(config.code_width, width, max(1, num_codebooks - 1), config.code_width**-0.5)
         self.layers = nn.ModuleList(DepthLayer(config, num_codebooks) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width)
         self.heads = SteppedLinear(width, codebook_size, num_codebooks, width**-0.5)
 
     def forward(self, hidden: Tensor, codes: Tensor) -> Tensor:
@@ -131,16 +133,18 @@ class DepthTransformer(nn.Module):
         Args:
             forced: ids to take instead of sampling where they are not negative [B, K].
         """
-        cache: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in self.layers]
+        heads = self.config.num_heads
+        shape = (len(self.layers), 2, len(hidden), heads, self.num_codebooks, self.config.width // heads)
+        cache = hidden.new_empty(shape)
         inputs = (self.condition(hidden)[:, None] + self.place).unbind(1)
         codes: list[Tensor] = []
         for k, draw in enumerate(draws.unbind(1)):
             x = inputs[k]
             if k:
                 x = x + self.from_code(self.codes(codes[-1] + (k - 1) * self.table_size), k - 1)
-            for layer, past in zip(self.layers, cache, strict=True):
+            for layer, past in zip(self.layers, cache.unbind(0), strict=True):
                 assert isinstance(layer, DepthLayer)
-                x = layer.step(x, k, *past)
+                x = layer.step(x, k, past)
             code = sample(self.heads(self.norm(x), k), controls, draw)
             codes.append(code if forced is None else torch.where(forced[:, k] >= 0, forced[:, k], code))
         return torch.stack(codes, dim=1)

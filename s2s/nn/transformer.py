@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s.nn.attention import Attention, KVCache, Positions, attention_positions
+from s2s.nn.norm import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(config.width, config.num_heads, config.num_kv_heads, config.window)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp_norm = RMSNorm(config.width)
         self.mlp = GatedMLP(config.width, config.hidden)
         # One draw per row and feature for all steps: a draw per number would take as long as the attention.
         self.dropout = nn.Dropout1d(config.dropout)
@@ -73,7 +74,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 last = name.endswith(("out.weight", "down.weight"))

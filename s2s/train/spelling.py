@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2s.nn.norm import RMSNorm
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks
 
@@ -26,7 +27,7 @@ class Spelling(nn.Module):
 
     def __init__(self, width: int, tokenizer: Tokenizer):
         super().__init__()
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width)
         self.head = nn.Linear(width, len(LETTERS) + 1)  # class 0 is the blank
         spelled = [
             [LETTERS.index(letter) + 1 for letter in tokenizer.decode([i]).lower() if letter in LETTERS]
