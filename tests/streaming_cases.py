@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
 from s2s.models.duplex import DuplexModel
+from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
 from s2s.models.traced import TracedStep
 from s2s.nn.attention import Attention
@@ -150,6 +151,13 @@ def run_ring(ring: TokenRing, ids: Tensor, state: Any) -> Tensor:
 def traced_step() -> TracedStep:
     """Made once: it is slow to trace and, like every step, remembers nothing."""
     return TracedStep(tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64))
+
+
+def scripted_step() -> ScriptedStep:
+    """A level above most of a random input, so that there are pauses to answer in."""
+    answer = torch.randn(5 * SIZE // 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    script = Script(answer, delay_s=SIZE / SMALL_SPEC.sample_rate, yield_after_s=0.0, level=2.2)
+    return ScriptedStep(script, SIZE, SMALL_SPEC.sample_rate)
 
 
 SIZE = SMALL_SPEC.frame_size
@@ -298,6 +306,18 @@ CASES = [
         "echo step",
         (EchoStep,),
         lambda: EchoStep(SIZE, SMALL_SPEC.sample_rate),
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "scripted step",
+        (ScriptedStep,),
+        scripted_step,
         samples(SIZE, 1),
         run=run_step,
         time=2,

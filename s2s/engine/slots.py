@@ -31,13 +31,14 @@ class Slots:
         zeros = torch.zeros(num_rows, dtype=torch.long, device=leaves(state)[0].device)
         self._rows = Rows(state, Controls(zeros.float(), zeros.clone(), zeros))
         self._before = clone(self._rows)
+        self._now_and_before = list(zip(leaves(self._rows), leaves(self._before), strict=True))
         self._views: dict[tuple[int, int], Rows] = {}
 
     def join(self, controls: Controls) -> None:
         """Make the next row live: a fresh one that samples by `controls` [1]."""
         assert self.count < self.num_rows
         # A row that nobody had was run to fill up the others.
-        reset_rows(self._rows, [self.count])
+        reset_rows(self._rows, slice(self.count, self.count + 1))
         put_rows(self._rows.controls, [self.count], controls)
         self.count += 1
 
@@ -47,7 +48,7 @@ class Slots:
         self.count -= 1
         if row != self.count:
             move_row(self._rows, self.count, row)
-        reset_rows(self._rows, [self.count])
+        reset_rows(self._rows, slice(self.count, self.count + 1))
         reset_rows(self._before, slice(self.count, None))
 
     def view(self, start: int, stop: int) -> Rows:
@@ -69,17 +70,17 @@ class Slots:
     @torch.no_grad()
     def remember(self) -> None:
         """Keep the live rows as they are for `undo`."""
-        for old, new in zip(leaves(self._before), leaves(self._rows), strict=True):
-            old[: self.count].copy_(new[: self.count])
+        for now, before in self._now_and_before:
+            before[: self.count].copy_(now[: self.count])
 
     @torch.no_grad()
     def undo(self, rows: list[int]) -> None:
         """Bring live rows back to where they were at the last `remember`."""
-        for old, new in zip(leaves(self._before), leaves(self._rows), strict=True):
+        for now, before in self._now_and_before:
             for row in rows:
-                new[row].copy_(old[row])
+                now[row].copy_(before[row])
 
     def is_finite(self, row: int) -> bool:
         """Whether every number that a row remembers is one."""
-        floats = (leaf[row] for leaf in leaves(self._rows) if leaf.is_floating_point())
+        floats = [now[row] for now, _ in self._now_and_before if now.is_floating_point()]
         return all(bool(leaf.isfinite().all()) for leaf in floats)
