@@ -80,13 +80,13 @@ class ScriptedStep:
     def _listen(self, loud: Tensor, state: ScriptState) -> None:
         """Stop an answer that is spoken over, and decide when the next one is due: loud [B, step_size]."""
         sounds, playing, size = loud.any(dim=1), state.began > 0, self.step_size
-        spoken_over = torch.where(sounds, state.overlap + size, (state.overlap - size).clamp(min=0))
+        first, end = loud.long().argmax(dim=1), size - loud.flip(1).long().argmax(dim=1)
+        spoken_over = torch.where(sounds, state.overlap + end - first, (state.overlap - size).clamp(min=0))
         state.overlap.copy_(torch.where(playing, spoken_over, 0))
         if self._yield_after is not None:
             yields = playing & sounds & (state.overlap >= self._yield_after)
             state.began.masked_fill_(yields, 0)
             playing = playing & ~yields
-        end = size - loud.flip(1).long().argmax(dim=1)
         state.due.copy_(torch.where(sounds & ~playing, state.heard + end + self._delay, state.due))
 
     def _start(self, begin: Tensor, state: ScriptState) -> None:
