@@ -94,6 +94,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._warm, self._stopping = threading.Event(), threading.Event()
         self._failure: Exception | None = None
+        self._threads = torch.get_num_threads()
         self._times = StepTimes()
         self._ticks = self._opened = self._refusals = self._failures = self._underruns = 0
         self._last_tick_s = 0.0
@@ -139,6 +140,7 @@ class Engine:
             torch.set_num_threads(self.config.threads)
         elif self.config.clock == "live":
             measure_threads(self._step, rows, torch.get_num_threads())
+        self._threads = torch.get_num_threads()  # of this thread: others have numbers of their own
         self._buckets = bucket_sizes(rows)
         if self.config.exact and on_cpu(self._step):
             # Threads may round differently too, so they are chosen before.
@@ -194,7 +196,7 @@ class Engine:
                 refusals=self._refusals,
                 failures=self._failures,
                 underruns=underruns,
-                threads=torch.get_num_threads(),
+                threads=self._threads,
                 buckets=self._buckets,
             )
 
@@ -203,10 +205,11 @@ class Engine:
             self.warm_up()
         except Exception as error:
             logger.exception("the engine could not warm up")
-            self._failure = error
-            self._warm.set()
-            self._stopping.set()
+            with self._lock:
+                self._failure = error
+                self._stopping.set()
             self._end_all("failed", f"the engine could not warm up: {error!r}")
+            self._warm.set()  # whoever waits for it need not go on waiting
             return
         gc.collect()
         gc.freeze()  # libraries and graphs live as long as the engine; looking through them again would cost a tick

@@ -13,7 +13,7 @@ from s2s.engine.engine import Engine, EngineConfig
 from s2s.engine.session import Audio, Ended, Session, SessionConfig, Text
 from s2s.engine.slots import Slots
 from s2s.engine.warmup import agreeing_sizes
-from s2s.models.step import Step
+from s2s.models.step import DuplexStep, Step
 from s2s.models.traced import TracedStep
 from s2s.streaming import leaves
 from s2s.text import ByteTokenizer
@@ -73,9 +73,14 @@ class Call:
 
 
 @cache
-def tiny_traced() -> Step:
+def tiny_traced() -> TracedStep:
     """Traced like the steps that are served, and quick."""
     return TracedStep(tiny_step(SMALL_SPEC))
+
+
+@cache
+def tiny_untraced() -> DuplexStep:
+    return tiny_step(SMALL_SPEC)
 
 
 def new_engine(step: Step, max_sessions: int = MAX_SESSIONS) -> Engine:
@@ -90,7 +95,7 @@ def memory(engine: Engine, call: Call) -> bytes:
 
 
 @cache
-def alone(step: Step) -> dict[Caller, tuple[list[list[object]], list[bytes]]]:
+def alone(step: TracedStep | DuplexStep) -> dict[Caller, tuple[list[list[object]], list[bytes]]]:
     """What every caller hears in each step of a call in an empty house, and what is remembered of the call after it."""
     engine, found = new_engine(step), {}
     for caller in CALLERS:
@@ -106,7 +111,7 @@ def alone(step: Step) -> dict[Caller, tuple[list[list[object]], list[bytes]]]:
     return found
 
 
-def check_random_calls(step: Step, num_ticks: int, seed: int) -> int:
+def check_random_calls(step: TracedStep | DuplexStep, num_ticks: int, seed: int) -> int:
     """Random joins, leaves and waits in one engine; returns how many calls were compared with the same alone."""
     expected, rng, engine = alone(step), random.Random(seed), new_engine(step)
     calls: list[Call] = []
@@ -137,12 +142,12 @@ def test_no_caller_can_hear_another_in_thousands_of_random_calls() -> None:
 
 
 def test_the_untraced_step_gives_the_same_alone() -> None:
-    assert check_random_calls(tiny_step(SMALL_SPEC), 25, seed=99) > 25
+    assert check_random_calls(tiny_untraced(), 25, seed=99) > 25
 
 
 @pytest.mark.parametrize("mistake", ["nobody moves", "rows are not fresh", "waiting rows go on", "all sizes are run"])
 def test_mistakes_are_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = tiny_traced()
+    step = tiny_untraced()
     alone(step)
     if mistake == "nobody moves":
         monkeypatch.setattr("s2s.engine.slots.move_row", lambda *arguments: None)
@@ -155,7 +160,7 @@ def test_mistakes_are_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> No
         if agreeing_sizes(step, MAX_SESSIONS)[0] == 1:
             pytest.skip("on this machine all numbers of rows round alike")
     with pytest.raises(AssertionError):
-        check_random_calls(step, 100, seed=0)
+        check_random_calls(step, 60, seed=0)
 
 
 def test_callers_differ() -> None:
@@ -167,7 +172,7 @@ def test_callers_differ() -> None:
 @pytest.mark.parametrize("max_sessions", [1, 2, 3, 5])
 def test_engines_of_any_size_give_the_same_in_every_row(max_sessions: int) -> None:
     """Where two rows round by their place, the engine has to find something else."""
-    engine = new_engine(tiny_step(SMALL_SPEC), max_sessions)
+    engine = new_engine(tiny_untraced(), max_sessions)
     memories = set()
     for num_calls in range(1, max_sessions + 1):
         calls = [Call(CALLERS[7], engine.open(CALLERS[7].config), 3) for _ in range(num_calls)]

@@ -90,19 +90,22 @@ def test_nobody_reads() -> None:
 
 def test_many_threads_lose_nothing() -> None:
     session = Session("call", RATE, SIZE, max_buffered=10**6, max_unread=10**9)
-    threads = [threading.Thread(target=lambda: [session.push(pcm(7)) for _ in range(200)]) for _ in range(4)]
     pulled: list[object] = []
+
+    def write() -> None:
+        for _ in range(200):
+            session.push(pcm(7))
 
     def read() -> None:
         while len(pulled) < 300:
             pulled.extend(session.pull())
 
-    reader = threading.Thread(target=read)
-    for thread in [*threads, reader]:
+    threads = [threading.Thread(target=target) for target in (write, write, write, write, read)]
+    for thread in threads:
         thread.start()
     for number in range(300):
         session.add(np.full(SIZE, number % 7, np.int16), {})
-    for thread in [*threads, reader]:
+    for thread in threads:
         thread.join(timeout=30)
     assert session.stats.buffered_samples == 4 * 200 * 7
     assert [event.position for event in pulled if isinstance(event, Audio)] == list(range(0, 300 * SIZE, SIZE))

@@ -1,0 +1,52 @@
+"""Steps that misbehave, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s2s.models.step import StepOut
+from s2s.nn.sampling import Controls
+
+
+@dataclass
+class SumState:
+    """The sum of what each row heard [B] and how many steps it has done [B]."""
+
+    total: Tensor
+    position: Tensor
+
+
+class SumStep:
+    """Says the mean of all it has heard, so that every step depends on all before it.
+
+    `trouble` is called with wav [B, 1, step_size], the state and the output before the state has been updated, in which
+    it may change the output or raise; `error` [B] is added to the output, a function of the number of rows.
+    """
+
+    def __init__(
+        self,
+        trouble: Callable[[Tensor, SumState, Tensor], None] = lambda wav, state, said: None,
+        error: Callable[[int], Tensor] = torch.zeros,
+        step_size: int = 40,
+        sample_rate: int = 1000,
+    ):
+        self.step_size, self.sample_rate = step_size, sample_rate
+        self.trouble, self.error = trouble, error
+        self.sizes: list[int] = []
+
+    def init_state(self, rows: int) -> SumState:
+        return SumState(torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, dtype=torch.long))
+
+    def __call__(self, wav: Tensor, state: SumState, controls: Controls) -> StepOut:
+        self.sizes.append(len(wav))
+        state.total += wav.double().mean(dim=(1, 2))
+        state.position += 1
+        said = (
+            (state.total / state.position + self.error(len(wav)))[:, None, None].expand(-1, 1, self.step_size).clone()
+        )
+        self.trouble(wav, state, said)
+        return StepOut(said, {"agent_text": 96 + state.position, "user_text": torch.full_like(state.position, 300)})

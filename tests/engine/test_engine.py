@@ -1,0 +1,285 @@
+"""The life of sessions in an engine."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s2s.engine.engine import Engine, EngineConfig, EngineFull
+from s2s.engine.session import Audio, Ended, Session, SessionConfig, Text
+from s2s.engine.stats import BOUNDS_MS
+from s2s.models.step import EchoState, EchoStep, Step, StepOut
+from s2s.nn.sampling import Controls
+from s2s.streaming import clone
+from s2s.text import ByteTokenizer
+from tests.engine.fakes import SumState, SumStep
+from tests.tiny import SMALL_SPEC, tiny_step
+
+SIZE, RATE = 40, 1000
+WAIT_S = 60.0
+"""Longer than anything takes on the slowest machine."""
+
+
+def pcm(level: int, count: int = SIZE) -> np.ndarray:
+    return np.full(count, level, dtype=np.int16)
+
+
+def virtual(step: Step | None = None, max_sessions: int = 3) -> Engine:
+    return Engine(step or EchoStep(SIZE, RATE), EngineConfig(max_sessions, clock="virtual"), ByteTokenizer())
+
+
+def heard(session: Session) -> list[int]:
+    """The first sample of every step that came."""
+    return [int(event.pcm[0]) for event in session.pull() if isinstance(event, Audio)]
+
+
+def test_sessions_join_hear_and_leave() -> None:
+    engine = virtual()
+    first, second = engine.open(), engine.open()
+    assert (first.sample_rate, first.step_size) == (RATE, SIZE) and first.id != second.id
+    first.push(pcm(1))
+    second.push(pcm(2))
+    assert heard(first) == []
+    engine.tick()
+    assert (heard(first), heard(second)) == ([1], [2])
+    first.close()
+    second.push(pcm(3))
+    engine.tick()
+    assert first.pull() == [Ended("closed")] and heard(second) == [3]
+    engine.stop()
+    assert second.pull() == [Ended("engine stopped")]
+    with pytest.raises(RuntimeError, match="stopped"):
+        engine.tick()
+
+
+def test_with_a_virtual_clock_input_is_waited_for() -> None:
+    engine = virtual()
+    quick, slow = engine.open(), engine.open()
+    for number in range(4):
+        quick.push(pcm(number + 1))
+        slow.push(pcm(10 + number, SIZE // 2))
+        engine.tick()
+    assert heard(quick) == [1, 2, 3, 4] and heard(slow) == [10, 12]
+    assert engine.stats.underruns == 0 and slow.stats.ticks == 2
+
+
+def test_positions_count_a_sessions_own_samples() -> None:
+    engine = virtual(SumStep())
+    engine.tick()
+    session = engine.open()
+    for _ in range(3):
+        session.push(pcm(1))
+        engine.tick()
+    events = session.pull()
+    assert [event.position for event in events if isinstance(event, Audio)] == [0, SIZE, 2 * SIZE]
+    assert [event for event in events if isinstance(event, Text)] == [
+        Text("agent_text", letter, number * SIZE) for number, letter in enumerate("abc")
+    ]
+
+
+def test_a_full_engine_refuses_and_room_is_there_at_once() -> None:
+    engine = virtual(max_sessions=2)
+    sessions = [engine.open(), engine.open()]
+    with pytest.raises(EngineFull, match="all 2 sessions are taken"):
+        engine.open()
+    engine.tick()
+    with pytest.raises(EngineFull):
+        engine.open()
+    sessions[0].close()
+    third = engine.open()  # before any tick
+    with pytest.raises(EngineFull):
+        engine.open()
+    third.push(pcm(3))
+    sessions[1].push(pcm(2))
+    engine.tick()
+    assert heard(third) == [3] and heard(sessions[1]) == [2]
+    stats = engine.stats
+    assert (stats.sessions, stats.free, stats.opened, stats.refusals) == (2, 0, 3, 3)
+    engine.stop()
+    with pytest.raises(EngineFull, match="stopped"):
+        engine.open()
+    assert engine.stats.free == 0
+
+
+def test_a_session_closed_before_it_joined_ends() -> None:
+    engine = virtual()
+    session = engine.open()
+    session.push(pcm(1))
+    session.close()
+    engine.tick()
+    assert session.pull() == [Ended("closed")] and engine.stats.sessions == 0
+
+
+def test_controls_are_the_sessions_or_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Controls] = []
+
+    class Watching(EchoStep):
+        def __call__(self, wav: Tensor, state: EchoState, controls: Controls) -> StepOut:
+            seen.append(clone(controls))
+            return super().__call__(wav, state, controls)
+
+    engine = virtual(Watching(SIZE, RATE))
+    sessions = [engine.open(), engine.open(SessionConfig(0.0, 7, 5))]
+    for session in sessions:
+        session.push(pcm(1))
+    engine.tick()
+    torch.testing.assert_close(seen[-1].temperature, torch.tensor([0.7, 0.0]))
+    assert seen[-1].top_k.tolist() == [50, 7] and seen[-1].seed.tolist() == [0, 5]
+    for wrong in (SessionConfig(temperature=-1.0), SessionConfig(top_k=100_000)):
+        with pytest.raises(ValueError, match="allowed"):
+            engine.open(wrong)
+    assert engine.stats.sessions == 2
+
+
+@pytest.mark.parametrize("way", ["output", "step", "callback", "nobody reads"])
+def test_who_fails_is_closed_alone(way: str) -> None:
+    armed = False
+
+    def trouble(wav: Tensor, state: SumState, output: Tensor) -> None:
+        bad = (wav.mean(dim=(1, 2)) < 0) & armed
+        if way == "step" and bool(bad.any()):
+            raise IndexError("no such token")
+        if way == "output":
+            output[bad] = float("nan")
+
+    engine = virtual(SumStep(trouble))
+    engine.warm_up()
+    armed, sessions = True, [engine.open() for _ in range(3)]
+    if way == "callback":
+        sessions[1].on_events = [].pop
+    expected = {
+        "output": "not finite",
+        "step": "no such token",
+        "callback": "pop from empty list",
+        "nobody reads": "nobody pulled",
+    }
+    for number in range(1000):
+        for session, level in zip(sessions, (100, -200, 300), strict=True):
+            session.push(pcm(level))
+        engine.tick()
+        if number % 10 == 0 or way != "nobody reads":
+            assert {*heard(sessions[0])} == {100} and {*heard(sessions[2])} == {300}, "neighbours hear nothing of it"
+        if sessions[1].closing:
+            break
+    *_, last = sessions[1].pull()
+    assert isinstance(last, Ended) and last.reason == "failed" and expected[way] in last.error
+    sessions[1].push(pcm(1))
+    for session in (sessions[0], sessions[2], engine.open()):
+        session.push(pcm(400))
+    engine.tick()
+    assert engine.stats.sessions == 3 and engine.stats.failures == 1
+
+
+def test_a_step_that_always_fails_leaves_an_engine_that_works() -> None:
+    broken = False
+
+    def trouble(wav: Tensor, state: SumState, output: Tensor) -> None:
+        if broken:
+            raise MemoryError("no more")
+
+    engine = virtual(SumStep(trouble))
+    engine.warm_up()
+    broken = True
+    sessions = [engine.open(), engine.open()]
+    for session in sessions:
+        session.push(pcm(1))
+    engine.tick()
+    assert [session.pull() for session in sessions] == [[Ended("failed", "no more")]] * 2
+    broken = False
+    session = engine.open()
+    session.push(pcm(5))
+    engine.tick()
+    assert heard(session) == [5]
+
+
+def test_small_engines_run_as_few_rows_as_they_may() -> None:
+    step = SumStep()
+    engine = virtual(step, max_sessions=6)
+    engine.warm_up()
+    step.sizes.clear()
+    sessions = [engine.open() for _ in range(3)]
+    for count in (3, 2, 1):
+        for session in sessions[:count]:
+            session.push(pcm(1))
+        for session in sessions[count:]:
+            session.close()
+        engine.tick()
+    assert engine.stats.buckets == (1, 2, 4, 6) and step.sizes == [4, 2, 1]
+
+
+def test_inexact_engines_do_not_ask_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s2s.engine.engine.agreeing_sizes", lambda *arguments: pytest.fail("asked"))
+    engine = Engine(tiny_step(SMALL_SPEC), EngineConfig(2, clock="virtual", exact=False))
+    engine.warm_up()
+    assert engine.stats.buckets == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"max_sessions": 0}, {"clock": "wall"}, {"max_buffered_s": 0}, {"threads": 0}, {"max_late_ticks": -1}]
+)
+def test_senseless_configs_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        EngineConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_a_live_engine_ticks_by_itself() -> None:
+    engine = Engine(EchoStep(20, 1000), EngineConfig(2, threads=1))
+    with pytest.raises(RuntimeError, match="only"):
+        virtual().start()
+    engine.start()
+    with pytest.raises(RuntimeError, match="only once"):
+        engine.start()
+    assert engine.wait_until_warm(WAIT_S)
+    session, told = engine.open(), threading.Event()
+    session.on_events = told.set
+    events: list[object] = []
+    session.push(pcm(77, 20))
+    while sum(isinstance(event, Audio) for event in events) < 30:
+        assert told.wait(WAIT_S)
+        told.clear()
+        events += session.pull()
+    said = [event for event in events if isinstance(event, Audio)]
+    assert [event.position for event in said] == list(range(0, 20 * len(said), 20))
+    assert any((event.pcm == 77).all() for event in said), "what was pushed came back"
+    stats = engine.stats
+    assert stats.running and stats.warm and stats.threads == 1
+    assert stats.ticks >= 30 and stats.last_tick_s > 0 and stats.underruns > 0
+    assert stats.step_ms_counts[-1] >= 30 and len(stats.step_ms_counts) == len(BOUNDS_MS)
+    engine.stop()
+    assert session.pull()[-1] == Ended("engine stopped") and not engine.stats.running
+
+
+def test_a_live_engine_survives_a_tick_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(EchoStep(20, 1000), EngineConfig(2, threads=1))
+    engine.start()
+    assert engine.wait_until_warm(WAIT_S)
+    session, ended = engine.open(), threading.Event()
+    session.on_events = ended.set
+    monkeypatch.setattr("s2s.engine.batch.Batch.run", lambda *arguments: 1 / 0)
+    assert ended.wait(WAIT_S)
+    assert session.pull()[-1] == Ended("failed", "ZeroDivisionError('division by zero')")
+    monkeypatch.undo()
+    session, told = engine.open(), threading.Event()
+    session.on_events = told.set
+    assert told.wait(WAIT_S) and isinstance(session.pull()[0], Audio)
+    engine.stop()
+
+
+def test_an_engine_that_cannot_warm_up_says_so() -> None:
+    def trouble(wav: Tensor, state: SumState, output: Tensor) -> None:
+        raise OSError("no such weights")
+
+    engine = Engine(SumStep(trouble), EngineConfig(threads=1))
+    session = engine.open()
+    engine.start()
+    with pytest.raises(RuntimeError, match="no such weights"):
+        engine.wait_until_warm(WAIT_S)
+    assert session.pull()[-1].reason == "failed"  # type: ignore[union-attr]
+    with pytest.raises(EngineFull):
+        engine.open()
+    assert not engine.stats.warm
+    engine.stop()
