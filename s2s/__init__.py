@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from s2s.checkpoint import load
     from s2s.codec.base import Codec
+    from s2s.engine.engine import Engine
+    from s2s.engine.session import Session
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "__version__", "load"]
+__all__ = ["Codec", "Engine", "Session", "__version__", "load"]
 
-_HOMES = {"load": "s2s.checkpoint", "Codec": "s2s.codec.base"}
+_HOMES = {
+    "load": "s2s.checkpoint",
+    "Codec": "s2s.codec.base",
+    "Engine": "s2s.engine.engine",
+    "Session": "s2s.engine.session",
+}
 
 
 def __getattr__(name: str) -> Any:

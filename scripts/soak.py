@@ -72,7 +72,7 @@ class Caller:
                 place = self.heard * self.session.step_size
                 assert event.position == place, f"drift: position {event.position}, expected {place}"
                 if self.echo:
-                    np.testing.assert_array_equal(event.pcm, self.pcm(self.heard))
+                    assert np.array_equal(event.pcm, self.pcm(self.heard)), f"not what step {self.heard} said"
                 self.heard += 1
         return None
 

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 Pcm = NDArray[np.int16]
 
+CHECK_EVERY = 4
+"""Ticks between two looks at what rows remember: each reads all of a row, a few per cent of a small model's step."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -110,10 +113,11 @@ class Batch:
         ]
 
     def _checked(self, results: list[Said | Exception | None]) -> list[Said | Exception | None]:
-        """Look into the memory of one row per tick, in turn: a model that lost its mind can still say numbers."""
-        row = self._ticks % len(results)
+        """Look into the memory of one row now and then, in turn: a model that lost its mind can still say numbers."""
         self._ticks += 1
-        if isinstance(results[row], Said) and not self.slots.is_finite(row):
+        turn, rest = divmod(self._ticks, CHECK_EVERY)
+        row = turn % len(results)
+        if not rest and isinstance(results[row], Said) and not self.slots.is_finite(row):
             results[row] = FloatingPointError("the step's state is not finite")
         return results
 

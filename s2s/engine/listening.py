@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _PACKET_MS = 20  # what is repeated where input is missing
 _FADE_MS = 60  # a packet repeated any longer sounds like a machine
 _PAUSE_MS = 500  # input missing for longer is not late: the caller sends none
-_LAG_MS = 120  # what may wait to even out a network; more is caught up when the caller is quiet
+_LAG_MS = 40  # what may wait to even out a network; more is caught up when the caller is quiet
 _QUIET = 100  # int16 root mean square, -50 dB of full scale
 
 

@@ -82,5 +82,6 @@ class Slots:
 
     def is_finite(self, row: int) -> bool:
         """Whether every number that a row remembers is one."""
-        floats = [now[row] for now, _ in self._now_and_before if now.is_floating_point()]
-        return all(bool(leaf.isfinite().all()) for leaf in floats)
+        # A sum is one reading and no copy, and as little a number as anything in it.
+        floats = [now[row].sum() for now, _ in self._now_and_before if now.is_floating_point()]
+        return all(bool(total.isfinite()) for total in floats)
