@@ -4,6 +4,8 @@
     python prepare.py --stage agent --out data
     python prepare.py --stage dialogues --out data --noise noise.parquet --count 20    # some calls to listen to
     python prepare.py --stage encode --out data --noise noise.parquet --count 6400 --codec CHECKPOINT
+    python prepare.py --stage drill --out data                                         # words in no order
+    python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these and other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
@@ -31,13 +33,16 @@ import pyarrow.parquet as pq
 import soundfile as sf
 import torch
 
+from s2s.audio.pcm import int16_to_float
 from s2s.audio.resample import resample
 from s2s.config import to_dict
 from s2s.data.calls import CallConfig
-from s2s.data.clips import expand
+from s2s.data.clips import expand, load_clips
 from s2s.data.compose import ComposeConfig, DeskSource, iter_dialogues
 from s2s.data.desk import DIGIT_WORDS, Desk, load_desk, speak_digits
+from s2s.data.dialogues import DialogueSource
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
+from s2s.data.listening import ListeningSource
 from s2s.data.moshi_finetune import write_moshi_finetune
 from s2s.data.turns import SingleTurns
 from s2s.data.wishes import WEIGHTS
@@ -301,19 +306,9 @@ def caller_clips(line: dict[str, Any], speak: Callable[[str, str, float], np.nda
 def make_callers(phrases: dict[str, list[Any]], out: Path, voices: Path | None, first: int, passes: int,
                  worker: tuple[int, int]) -> None:  # fmt: skip
     """Write shards of clips: each pass says every phrase; without `voices` in one voice, shifted up or down."""
-    if voices:
-        kokoro = Kokoro(voices)
-        name, speak, draw = "kokoro", kokoro, kokoro.draw
-    else:
-        tts = Agent().tts
-        name = "shifted"
-
-        def speak(text: str, voice: str, speed: float) -> np.ndarray:
-            return np.asarray(tts(text, speed=speed, seed=0), np.float32)
-
-        def draw(rng: random.Random) -> str:
-            return "hibari"
-
+    kokoro = Kokoro(voices) if voices else None
+    tts = None if voices else Agent().tts
+    name = "kokoro" if voices else "shifted"
     for number in range(first, first + passes):
         rng = random.Random(f"{name} {number}")
         lines = caller_lines(phrases, rng)
@@ -324,11 +319,40 @@ def make_callers(phrases: dict[str, list[Any]], out: Path, voices: Path | None, 
             rows: list[dict[str, Any]] = []
             rng = random.Random(f"{name} {number} {shard}")
             for line in lines[begin : begin + LINES_PER_SHARD]:
-                low, high = ((0.82, 0.90), (1.10, 1.18))[rng.random() < 0.5] if voices is None else (0.87, 1.15)
-                pitch, tempo = round(rng.uniform(low, high), 3), round(rng.uniform(0.85, 1.25), 3)
-                rows += caller_clips(line, speak, draw(rng), pitch, tempo)
+                if kokoro is None:
+                    rows += shifted_clips(line, tts, rng)
+                    continue
+                pitch, tempo = round(rng.uniform(0.87, 1.15), 3), round(rng.uniform(0.85, 1.25), 3)
+                rows += caller_clips(line, kokoro, kokoro.draw(rng), pitch, tempo)
             _write(rows, path)
             log.info("%s: %d clips", path.name, len(rows))
+
+
+def make_drill(phrases: dict[str, list[Any]], path: Path, count: int) -> None:
+    """Words that callers use, in no order: what they are has to be heard, as nothing else tells."""
+    if path.exists():
+        return
+    texts = [t for items in phrases.values() for i in items for t in (i["parts"] if isinstance(i, dict) else [i])]
+    words = sorted({word.strip(".,?!").lower() for text in texts for word in text.split() if "{" not in word} - {""})
+    rng, tts = random.Random(17), Agent().tts
+    rows: list[dict[str, Any]] = []
+    for _ in range(count):
+        said = [rng.choice(words if rng.random() < 0.8 else DIGIT_WORDS) for _ in range(rng.randint(4, 9))]
+        line = {"intent": "", "texts": [" ".join(said).capitalize() + "."], "digits": ""}
+        rows += shifted_clips(line, tts, rng)
+    _write(rows, path)
+    log.info("%s: %d clips", path, len(rows))
+
+
+def shifted_clips(line: dict[str, Any], tts: Callable[..., Any], rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Rows of one line in the agent's own voice, played so much faster or slower that it is another one."""
+    low, high = ((0.82, 0.90), (1.10, 1.18))[rng.random() < 0.5]
+    pitch, tempo = round(rng.uniform(low, high), 3), round(rng.uniform(0.85, 1.25), 3)
+
+    def speak(text: str, voice: str, speed: float) -> np.ndarray:
+        return np.asarray(tts(text, speed=speed, seed=0), np.float32)
+
+    return caller_clips(line, speak, "hibari", pitch, tempo)
 
 
 def caller_digits(patterns: Iterable[str]) -> set[str]:
@@ -353,7 +377,9 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["callers", "agent", "dialogues", "encode", "turns"], required=True)
+    parser.add_argument(
+        "--stage", choices=["callers", "agent", "dialogues", "encode", "turns", "drill", "listen"], required=True
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
     parser.add_argument("--voices", type=Path, help="folder of Kokoro voices")
@@ -365,6 +391,8 @@ def main() -> None:
     parser.add_argument("--zips", type=int, default=300, help="least number of zip codes to read back")
     parser.add_argument("--general", type=int, default=560, help="sentences for the codec's ear")
     parser.add_argument("--noise", action="append", default=[], help="glob of noise tables")
+    parser.add_argument("--speech", action="append", default=[], help="glob of tables of other speech with its text")
+    parser.add_argument("--drill", type=int, default=2400, help="sentences of words in no order")
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -378,6 +406,8 @@ def main() -> None:
     if args.stage == "callers":
         worker = (args.worker, args.workers)
         make_callers(phrases, args.out / "callers", args.voices, args.first_pass, args.passes, worker)
+    elif args.stage == "drill":
+        make_drill(phrases, args.out / "drill.parquet", args.drill)
     elif args.stage == "agent":
         make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)
@@ -394,7 +424,7 @@ def main() -> None:
         )
         if args.stage == "turns":
             config = replace(config, call=ONE_TURN, weights=WEIGHTS | NUMBERS_OFTEN)
-        if args.stage in ("encode", "turns"):
+        if args.stage in ("encode", "turns", "listen"):
             encode_calls(config, find_tokenizer(args.out / "tokenizer.json", desk, phrases, args.vocab), args)
         else:
             write_samples(config, args.out / "dialogues", args)
@@ -422,16 +452,31 @@ def make_tokenizer(desk: Desk, phrases: dict[str, list[Any]], size: int) -> BpeT
 
 
 def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.Namespace) -> None:
-    """Codes and aligned words of the composed calls; run one process per core with --worker and --workers."""
+    """Codes and aligned words of the composed calls (or their first turns, or speech that is only listened to).
+
+    Run one process per core with --worker and --workers.
+    """
     if not args.codec:
         raise SystemExit("--stage encode needs --codec, a checkpoint of the codec")
     torch.set_num_threads(1)
     encode = EncodeConfig(batch_size=16, part=args.worker, parts=args.workers)
     encoder = Encoder(load_codec(args.codec), tokenizer, encode)
-    source, folder = DeskSource(config), args.out / config.split
+    folder = args.out / (config.split if args.stage == "encode" else args.stage)
+    encode_dialogues(
+        find_source(config, args), encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows)
+    )
+
+
+def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSource:
+    """What the stage encodes."""
+    if args.stage == "encode":
+        return DeskSource(config)
     if args.stage == "turns":
-        source, folder = SingleTurns(source, FRAME), args.out / "turns"
-    encode_dialogues(source, encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows))
+        return SingleTurns(DeskSource(config), FRAME)
+    cache = Path(config.cache)
+    clips = load_clips(expand([str(args.out / "drill.parquet"), *args.speech]), cache, RATE)
+    noises = [int16_to_float(np.asarray(noise.pcm)) for noise in load_clips(expand(config.noise), cache, RATE)]
+    return ListeningSource(clips, RATE, config.augment, noises, config.seed)
 
 
 def write_samples(config: ComposeConfig, folder: Path, args: argparse.Namespace) -> None:

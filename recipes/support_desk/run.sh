@@ -5,11 +5,11 @@
 #   CLIPS='clips/*.parquet' recipes/support_desk/run.sh      with ready-made caller clips instead of stage 1's Kokoro
 #   STAGE=5 recipes/support_desk/run.sh                      from stage 5 on
 #
-# NOISE is a glob of tables of noises, SPEECH one of any other speech for the codec's first stage (audio bytes in a column
-# `audio`); both may be left out. Every stage continues where it was stopped.
+# NOISE is a glob of tables of noises, SPEECH one of any other speech (audio bytes in a column `audio`, its words in `text`)
+# for the codec's first stage and to be listened to; both may be left out. Every stage continues where it was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-out="${OUT:-runs/support_desk}" stage="${STAGE:-1}" python="${PYTHON:-python}" calls="${CALLS:-4000}"
+out="${OUT:-runs/support_desk}" stage="${STAGE:-1}" python="${PYTHON:-python}" calls="${CALLS:-2100}"
 prepare=("$python" recipes/support_desk/prepare.py --out "$out")
 clips=()
 set -f # globs are for the programs to open
@@ -17,58 +17,59 @@ for glob in ${CLIPS:-}; do clips+=(--clips "$glob"); done
 clips+=(--clips "$out/callers/*.parquet")
 noise=()
 for glob in ${NOISE:-}; do noise+=(--noise "$glob"); done
+speech=()
+for glob in ${SPEECH:-}; do speech+=(--speech "$glob"); done
 set +f
 newest() { ls -t "$1"/checkpoints/*.ckpt | head -n 1; }
 listed() { printf '%s,' "$@" | sed 's/,$//'; }
 
 if ((stage <= 1)); then
-    echo "1/9 callers: every phrase in other voices, and many numbers"
+    echo "1/8 callers: every phrase in other voices, and many numbers"
     [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage callers --voices "$VOICES" --passes 2
     "${prepare[@]}" --stage callers --passes 2
 fi
 if ((stage <= 2)); then
-    echo "2/9 the agent's voice"
+    echo "2/8 the agent's voice"
     "${prepare[@]}" --stage agent "${clips[@]}"
 fi
 if ((stage <= 3)); then
-    echo "3/9 the codec, on all voices"
+    echo "3/8 the codec, on all voices"
     set -f
     files=$(listed "$out/agent.parquet" "$out/agent_general.parquet" "$out/callers/*.parquet" ${CLIPS:-} ${SPEECH:-})
     set +f
     s2s train experiment=codec_general folder="$out/codec" "data.files=[$files]" data.cache="$out/codec.npy"
 fi
 if ((stage <= 4)); then
-    echo "4/9 its tokens are fixed by now: 8-bit weights, so that the model learns from what is shipped"
+    echo "4/8 its tokens are fixed by now: 8-bit weights, so that the model learns from what is shipped"
     s2s export "$out/general" --codec "$(newest "$out/codec")" --weight-format int8
 fi
 if ((stage <= 5)); then
-    echo "5/9 the codec's decoder, on the agent's voice"
+    echo "5/8 the codec's decoder, on the agent's voice"
     s2s train experiment=codec_voice folder="$out/voice" init_from="$out/general" \
         "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy"
 fi
 if ((stage <= 6)); then
-    echo "6/9 calls as codes and words, and their single turns"
+    echo "6/8 calls, single turns and speech that is only listened to, as codes and words"
     workers=$(nproc)
-    for ((worker = 0; worker < workers; worker++)); do
-        "${prepare[@]}" --stage encode "${clips[@]}" "${noise[@]}" --codec "$out/general" --count "$calls" \
-            --worker "$worker" --workers "$workers" &
-    done
-    wait
-    "${prepare[@]}" --stage turns
+    encode() {
+        for ((worker = 0; worker < workers; worker++)); do
+            "${prepare[@]}" "$@" "${noise[@]}" --codec "$out/general" --worker "$worker" --workers "$workers" &
+        done
+        wait
+    }
+    "${prepare[@]}" --stage drill
+    encode --stage listen "${speech[@]}" --seed 3
+    encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
+    encode --stage encode "${clips[@]}" --count "$calls" --seed 2
 fi
 if ((stage <= 7)); then
-    echo "7/9 the model, on single turns"
-    s2s train experiment=support_desk_turns folder="$out/turns_model" codec_from="$out/general" \
-        "data.shards=[$out/turns]"
+    echo "7/8 the model"
+    s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
+        "data.shards=[$out/train,$out/turns,$out/listen]"
 fi
 if ((stage <= 8)); then
-    echo "8/9 the model, on whole calls"
-    s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
-        init_from="$(newest "$out/turns_model")" "data.shards=[$out/train,$out/turns]"
-fi
-if ((stage <= 9)); then
-    echo "9/9 export and evaluation"
+    echo "8/8 export and evaluation"
     s2s export "$out/support_desk" --codec "$(newest "$out/voice")" --model "$(newest "$out/model")" \
-        --tokenizer "$out/train/tokenizer.json" --weight-format int8 --temperature 0
+        --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
     s2s evaluate calls --model "$out/support_desk" --agent "$out/agent.parquet" "${clips[@]}"
 fi
