@@ -14,6 +14,7 @@ from s2s.cli.encode import encode
 from s2s.cli.evaluate import app as evaluate_app
 from s2s.cli.export import export
 from s2s.cli.respond import respond
+from s2s.cli.serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(respond)
+app.command()(serve)
 app.command()(codec)
 app.command()(encode)
 app.command()(export)

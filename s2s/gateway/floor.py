@@ -1,0 +1,209 @@
+"""The floor: who is speaking, the caller or the agent, and who gives way.
+
+The model speaks when it likes. Out of its continuous sound the floor makes answers (from the first audible sample to a
+pause), and protects the caller's right to interrupt whatever the model does:
+
+- the caller starts to speak over the agent: the agent is turned down at once (*ducked*), nothing else;
+- the caller goes on for `confirm_ms`: the agent is stopped, its answer ends, and what the model still says of it is not
+  sent. The floor opens again when the model pauses, or talks on though the caller has long finished;
+- the caller stops before (a backchannel, a cough): the agent comes back to level, its answer goes on.
+
+A caller who spoke first is not interrupting: then it is the agent that came in, and the model's own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s2s.audio.level import Fader, loudest_dbfs
+from s2s.gateway.turns import Heard
+from s2s.gateway.voice import HOP_MS
+
+
+@dataclass(frozen=True)
+class FloorConfig:
+    """audible_dbfs: quieter 10 ms blocks of the agent are silence. pause_ms: silence that ends an answer.
+
+    duck_db: below the agent's own level, where nobody calls it audible any more. confirm_ms: speech of the caller that
+    stops the agent. release_ms: silence of the caller that brings the agent back. answer_wait_ms: how long an answer
+    that the client asked for may take to begin.
+    """
+
+    audible_dbfs: float = -50.0
+    pause_ms: int = 600
+    duck_db: float = 32.0
+    ramp_ms: int = 10
+    confirm_ms: int = 600
+    release_ms: int = 64
+    reopen_pause_ms: int = 160
+    reopen_after_caller_ms: int = 1000
+    answer_wait_ms: int = 10000
+
+
+Stopped = Literal["turn_detected", "client_cancelled"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """An answer begins, before the audio of the same step."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The answer is over, after the audio of the same step."""
+
+    played_ms: int
+
+
+@dataclass
+class _Answer:
+    requested: bool
+    sent: int = 0  # samples
+    silent: int = 0  # samples since the last audible one
+    heard: bool = False  # anything audible yet
+    onset_ms: int = 0  # when it became audible, on the caller's clock
+
+
+class Floor:
+    """Of one call. `heard_ms` is the clock: milliseconds of the caller's audio received."""
+
+    def __init__(self, sample_rate: int, config: FloorConfig | None = None):
+        self.config = config or FloorConfig()
+        self._rate, self._block = sample_rate, sample_rate // 100
+        self._fader = Fader(sample_rate * self.config.ramp_ms // 1000)
+        self._duck_gain = 10 ** (-self.config.duck_db / 20)
+        self._answer: _Answer | None = None
+        self._shut: Stopped | None = None  # nothing of the agent is sent
+        self._pause = 0  # samples of silence while shut
+        self._over_agent = False  # this turn of the caller began over the agent
+        self._speech_ms = self._quiet_ms = 0  # of the caller, in a row
+
+    @property
+    def answering(self) -> bool:
+        return self._answer is not None
+
+    @property
+    def requested(self) -> bool:
+        """Whether the client asked for the answer that is going on."""
+        return self._answer is not None and self._answer.requested
+
+    @property
+    def ducked(self) -> bool:
+        return self._fader.target < 1.0 and self._shut is None
+
+    @property
+    def shut(self) -> bool:
+        """Whether the agent is kept from the caller, sound and words."""
+        return self._shut is not None
+
+    @property
+    def played_ms(self) -> int:
+        return 0 if self._answer is None else 1000 * self._answer.sent // self._rate
+
+    def request(self, unheard: int = 0) -> None:
+        """Begin an answer by the client's wish, or make the present one so; `unheard`: samples the model has to hear.
+
+        There must be no answer that was asked for.
+        """
+        assert not self.requested
+        if self._answer is None:
+            self._answer = _Answer(requested=True, silent=-unheard)
+        self._answer.requested = True
+        self._open()
+
+    def cancel(self, reason: Stopped) -> int | None:
+        """Stop the answer; its played milliseconds, or None where there is none."""
+        if self._answer is None:
+            return None
+        played_ms, self._answer = self.played_ms, None
+        self._shut, self._pause = reason, 0
+        self._fader.fade_to(0.0)
+        return played_ms
+
+    def caller(self, heard: Heard, interrupts: bool) -> bool:
+        """One hop of the caller. True: the caller has taken the floor, the answer is to be cancelled."""
+        if heard.started_ms is not None:
+            self._over_agent = self._speaks_before(heard.onset_ms)
+        self._speech_ms = self._speech_ms + HOP_MS if heard.speech else self._speech_ms
+        self._quiet_ms = 0 if heard.speech else self._quiet_ms + HOP_MS
+        if self._quiet_ms > self.config.release_ms:
+            self._speech_ms = 0
+            if self.ducked:
+                self._fader.fade_to(1.0)
+        if not (interrupts and self._over_agent and self._answer and heard.speech):
+            return False
+        if self._speech_ms >= self.config.confirm_ms:
+            return True
+        if not self.ducked and self._audible_lately():
+            self._fader.fade_to(self._duck_gain)
+        return False
+
+    def agent(self, pcm: NDArray[np.int16], heard_ms: int) -> tuple[NDArray[np.int16], Started | None, Finished | None]:
+        """One step of the model -> what the caller gets, whether an answer starts with it, whether one ends after."""
+        audible = loudest_dbfs(pcm, self._block) > self.config.audible_dbfs
+        if self._shut is not None:
+            self._pause = 0 if audible else self._pause + len(pcm)
+            if not self._may_open():
+                return self._fader.process(pcm), None, None
+            self._open()
+        started = None
+        if self._answer is None and audible:
+            self._answer, started = _Answer(requested=False), Started()
+        if self._answer is None:
+            return self._fader.process(pcm), None, None
+        self._count(self._answer, len(pcm), audible, heard_ms)
+        finished = Finished(self.played_ms) if self._is_over(self._answer) else None
+        if finished:
+            self._answer = None
+            self._fader.fade_to(1.0)
+        return self._fader.process(pcm), started, finished
+
+    def _count(self, answer: _Answer, size: int, audible: bool, heard_ms: int) -> None:
+        answer.sent += size
+        answer.silent = 0 if audible else answer.silent + size
+        if audible and not answer.heard:
+            answer.heard, answer.onset_ms = True, heard_ms
+
+    def _is_over(self, answer: _Answer) -> bool:
+        limit_ms = self.config.pause_ms if answer.heard else self.config.answer_wait_ms
+        return 1000 * answer.silent >= limit_ms * self._rate
+
+    def _speaks_before(self, onset_ms: int) -> bool:
+        return self._answer is not None and self._audible_lately() and self._answer.onset_ms < onset_ms
+
+    def _audible_lately(self) -> bool:
+        return self._answer is not None and self._answer.heard and 1000 * self._answer.silent < 200 * self._rate
+
+    def _may_open(self) -> bool:
+        if 1000 * self._pause >= self.config.reopen_pause_ms * self._rate:
+            return True
+        return self._shut == "turn_detected" and self._quiet_ms >= self.config.reopen_after_caller_ms
+
+    def _open(self) -> None:
+        self._shut = None
+        self._fader.fade_to(1.0)
+
+
+class Words:
+    """Text of the agent on its way: it runs ahead of the sound, so what comes before an answer waits for it."""
+
+    def __init__(self, max_chars: int = 2000):
+        self._waiting: list[tuple[str, int]] = []
+        self._max_chars = max_chars
+
+    def add(self, text: str, position_ms: int) -> None:
+        self._waiting.append((text, position_ms))
+        while sum(len(text) for text, _ in self._waiting) > self._max_chars:
+            self._waiting.pop(0)
+
+    def take(self) -> Iterator[tuple[str, int]]:
+        waiting, self._waiting = self._waiting, []
+        yield from waiting
+
+    def drop(self) -> None:
+        self._waiting = []
