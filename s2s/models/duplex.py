@@ -8,18 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from s2s.models.depth import DepthConfig, DepthTransformer
+from s2s.models.spelling import Spelling
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 from s2s.streams import Stream, StreamLayout, dialogue_layout
 
 
 @dataclass(frozen=True)
 class DuplexConfig:
-    """The streams and the sizes of what reads and says them. `code_width` is the width of one codebook's embedding."""
+    """The streams and the sizes of what reads and says them.
+
+    `code_width` is the width of one codebook's embedding. Behind the first `spelling_layer` layers the caller's words
+    are spelled (0: nowhere), see `models.spelling`.
+    """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
     backbone: TransformerConfig = field(default_factory=TransformerConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     code_width: int = 64
+    spelling_layer: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.spelling_layer <= self.backbone.num_layers:
+            raise ValueError(f"spelling_layer is {self.spelling_layer}, allowed is 0 to {self.backbone.num_layers}")
 
 
 class AudioEmbedding(nn.Module):
@@ -70,6 +80,7 @@ class DuplexModel(nn.Module):
                 self.text_heads[stream.name] = head = nn.Linear(width, stream.table_size, bias=False)
                 nn.init.normal_(head.weight, std=0.02)
         self.backbone = Transformer(config.backbone)
+        self.spelling = Spelling(width) if config.spelling_layer else None
         audio = [s for s in config.layout.side("speak") if s.num_rows > 1]
         if len(audio) > 1:
             raise ValueError(f"at most one audio stream can be spoken, got {[s.name for s in audio]}")
@@ -95,7 +106,8 @@ class DuplexModel(nn.Module):
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]
             parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
-        return self.backbone(torch.stack(parts).sum(dim=0), state)
+        after = {self.config.spelling_layer: self.spelling} if self.spelling is not None else None
+        return self.backbone(torch.stack(parts).sum(dim=0), state, after)
 
     def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:
         """hidden [..., D] -> name -> logits [..., V + 2]."""

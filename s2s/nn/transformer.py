@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -85,12 +86,17 @@ class Transformer(nn.Module):
         position = torch.zeros(rows, dtype=torch.long, device=self.norm.weight.device)
         return TransformerState(position, [layer.attention.init_state(rows) for layer in self._layers()])
 
-    def forward(self, x: Tensor, state: TransformerState | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, state: TransformerState | None = None, after: Mapping[int, nn.Module] | None = None
+    ) -> Tensor:
+        """Args: after: what changes x [B, S, D] behind the first so many layers."""
         c = self.config
         head_dim = c.width // c.num_heads
         at = attention_positions(state.position if state else None, x, c.window, head_dim, c.rope_base)
         for i, layer in enumerate(self.layers):
             x = layer(x, at, state.layers[i] if state else None)
+            if after and i + 1 in after:
+                x = after[i + 1](x)
         if state is not None:
             state.position += x.shape[1]
         return self.norm(x)

@@ -18,7 +18,7 @@ from s2s.streams import build_grid, model_inputs
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
 from s2s.train.schedule import warmup_cosine
-from s2s.train.spelling import Spelling
+from s2s.train.spelling import SpellingLoss
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 
@@ -33,7 +33,7 @@ class DuplexTrainConfig:
     sees nothing at all of what it has written down of the caller, so that its replies follow what it heard. Of what is
     heard, spans that make up
     `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some level on.
-    The first `spelling_layer` layers also learn to spell the caller's words, see `train.spelling`; weight 0: not.
+    `spelling_weight` is that of the loss of spelling, for models that spell what the caller says.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -58,7 +58,6 @@ class DuplexTrainConfig:
     masked_share: float = 0.12
     level_dropout: float = 0.3
     spelling_weight: float = 0.5
-    spelling_layer: int = 3
     max_skipped_steps: int = 20
 
 
@@ -69,12 +68,9 @@ class DuplexModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = DuplexModel(config.model)
-        self.spelling: Spelling | None = None
-        if tokenizer is not None and config.spelling_weight:
-            layers = config.model.backbone.num_layers
-            if not 1 <= config.spelling_layer <= layers:
-                raise ValueError(f"spelling_layer is {config.spelling_layer}, allowed is 1 to {layers}")
-            self.spelling = Spelling(config.model.backbone.width, tokenizer)
+        self.spelling: SpellingLoss | None = None
+        if tokenizer is not None and self.model.spelling is not None:
+            self.spelling = SpellingLoss(tokenizer)
         self.skipped_steps = 0
         self.step_taken = True
         self.work = Work()
@@ -116,10 +112,10 @@ class DuplexModule(pl.LightningModule):
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
         parts = {}
-        with self._middle() as middle:
+        with self._spelled() as letters:
             hidden = self.model(inputs)
         if self.spelling is not None:
-            heard = self.spelling(middle[0], batch["user_text"][:, 0].long(), batch["lengths"])
+            heard = self.spelling(letters[0], batch["user_text"][:, 0].long(), batch["lengths"])
             parts["spelling"] = c.spelling_weight * heard
         for name, logits in self.model.text_logits(hidden).items():
             target = grid[:, layout.rows(name).start]
@@ -131,11 +127,14 @@ class DuplexModule(pl.LightningModule):
         return parts
 
     @contextmanager
-    def _middle(self) -> Iterator[list[Tensor]]:
-        """Collects what the layer that spells gives out."""
+    def _spelled(self) -> Iterator[list[Tensor]]:
+        """Collects the logits of the letters; none where the model does not spell."""
         outputs: list[Tensor] = []
-        layer = self.model.backbone.layers[self.config.spelling_layer - 1]
-        handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        if self.model.spelling is None:
+            yield outputs
+            return
+        head = self.model.spelling.head
+        handle = head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
             yield outputs
         finally:

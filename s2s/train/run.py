@@ -165,7 +165,7 @@ def start_from(module: CodecModule | DuplexModule, path: str) -> None:
     """Take over the averaged weights of a checkpoint, or the weights of an exported folder.
 
     A codec that begins with an exported one keeps its rounded weights in the part that is frozen. The judges of a codec
-    and the depth transformer of a model are taken over where both have them in the same sizes.
+    and the depth transformer and the spelling of a model are taken over where both have them in the same sizes.
     """
     exported = Path(path).suffix != ".ckpt"
     if isinstance(module, DuplexModule):
@@ -187,16 +187,13 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
             raise ValueError(f"{path} holds a codec without a model")
         weights = model.state_dict()
     else:
-        content = read_checkpoint(path)["state_dict"]
-        weights = part_of(content, "model.")
-        spelling = part_of(content, "spelling.")
-        if module.spelling is not None and spelling:
-            load_weights(module.spelling, spelling, path)
+        weights = part_of(read_checkpoint(path)["state_dict"], "model.")
     own = module.model.state_dict()
-    depth = [name for name in own if name.startswith("depth.")]
-    if any(name not in weights or weights[name].shape != own[name].shape for name in depth):
-        log.info("%s: its depth transformer has other sizes; this one begins anew", path)
-        weights = {n: w for n, w in weights.items() if not n.startswith("depth.")} | {n: own[n] for n in depth}
+    for part in ("depth.", "spelling."):
+        names = [name for name in own if name.startswith(part)]
+        if any(name not in weights or weights[name].shape != own[name].shape for name in names):
+            log.info("%s: its %s is another one; this one begins anew", path, part[:-1])
+            weights = {n: w for n, w in weights.items() if not n.startswith(part)} | {n: own[n] for n in names}
     load_weights(module.model, weights, path)
 
 

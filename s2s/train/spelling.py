@@ -1,8 +1,8 @@
-"""Spelling: a teacher of the ear. A middle layer of the backbone must spell what the caller says, at a pace of its own.
+"""The loss of spelling: a teacher of the ear.
 
 The transcript stream says each word once, at a time that is only roughly known, which teaches a fresh model little
 about sounds for a long while. Connectionist temporal classification needs no times, and within a few hundred steps the
-layer hears letters. The head exists in training only.
+model hears letters.
 
 Source: Graves et al. 2006, "Connectionist Temporal Classification".
 """
@@ -13,22 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2s.nn.norm import RMSNorm
+from s2s.models.spelling import LETTERS
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks
 
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 
-
-class Spelling(nn.Module):
-    """hidden [B, S, D] of a layer against the words of the token track [B, S]."""
+class SpellingLoss(nn.Module):
+    """Logits [B, S, letters + 1] of `models.spelling` against the words of the token track [B, S]."""
 
     letters: Tensor
 
-    def __init__(self, width: int, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer):
         super().__init__()
-        self.norm = RMSNorm(width)
-        self.head = nn.Linear(width, len(LETTERS) + 1)  # class 0 is the blank
         spelled = [
             [LETTERS.index(letter) + 1 for letter in tokenizer.decode([i]).lower() if letter in LETTERS]
             for i in range(tokenizer.vocab_size)
@@ -37,17 +33,17 @@ class Spelling(nn.Module):
         table = torch.tensor([letters + [0] * (longest - len(letters)) for letters in spelled])
         self.register_buffer("letters", table, persistent=False)
 
-    def forward(self, hidden: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
         """Loss per letter [].
 
         Args:
-            hidden: [B, S, D].
+            logits: [B, S, letters + 1].
             ids: tokens of the transcript, ids beyond the vocabulary say nothing [B, S].
             lengths: steps of each row [B].
         """
         spoken = self.letters[ids.clamp(max=len(self.letters) - 1)] * (ids < len(self.letters))[..., None]
         rows = [row[row > 0] for row in spoken.flatten(1)]
-        sizes = torch.tensor([len(row) for row in rows], device=hidden.device)
-        log_probs = self.head(self.norm(hidden)).float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, letters]
+        sizes = torch.tensor([len(row) for row in rows], device=logits.device)
+        log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, letters + 1]
         loss = F.ctc_loss(log_probs, torch.cat(rows), lengths, sizes, reduction="sum", zero_infinity=True)
         return loss / mean_over_ranks(sizes.sum().float()).clamp(min=1)

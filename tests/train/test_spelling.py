@@ -1,9 +1,10 @@
-"""Spelling: the loss counts letters of what was said, and a layer can learn them."""
+"""Spelling: the loss counts letters of what was said, a head can learn them, and the layers above read them."""
 
 import torch
 
+from s2s.models.spelling import LETTERS, Spelling
 from s2s.text import ByteTokenizer
-from s2s.train.spelling import LETTERS, Spelling
+from s2s.train.spelling import SpellingLoss
 
 
 def ids_of(text, steps):
@@ -14,33 +15,39 @@ def ids_of(text, steps):
 
 
 def test_letters_are_learned_without_times():
-    tokenizer = ByteTokenizer()
-    spelling = Spelling(16, tokenizer)
+    loss, head = SpellingLoss(ByteTokenizer()), Spelling(16)
     hidden = torch.randn(1, 30, 16, requires_grad=True)
     ids, lengths = ids_of("Hi You", 30), torch.tensor([30])
-    optimizer = torch.optim.Adam([*spelling.parameters(), hidden], 0.05)
-    first = spelling(hidden, ids, lengths)
+    optimizer = torch.optim.Adam([*head.parameters(), hidden], 0.05)
+    first = loss(head.logits(hidden), ids, lengths)
     for _ in range(150):
         optimizer.zero_grad()
-        spelling(hidden, ids, lengths).backward()
+        loss(head.logits(hidden), ids, lengths).backward()
         optimizer.step()
-    assert spelling(hidden, ids, lengths) < 0.2 * first
-    best = spelling.head(spelling.norm(hidden))[0].argmax(dim=-1).unique_consecutive()
+    assert loss(head.logits(hidden), ids, lengths) < 0.2 * first
+    best = head.logits(hidden)[0].argmax(dim=-1).unique_consecutive()
     assert "".join(LETTERS[i - 1] for i in best if i) == "hi you"
 
 
 def test_nothing_said_and_too_little_room_cost_nothing_infinite():
-    spelling = Spelling(16, ByteTokenizer())
+    loss, letters = SpellingLoss(ByteTokenizer()), len(LETTERS) + 1
     silent = torch.full((1, 10), 300)
-    assert spelling(torch.randn(1, 10, 16), silent, torch.tensor([10])) >= 0
+    assert loss(torch.randn(1, 10, letters), silent, torch.tensor([10])) >= 0
     crowded = ids_of("aaaaaaaa", 20)
-    assert torch.isfinite(spelling(torch.randn(1, 20, 16), crowded, torch.tensor([4])))
+    assert torch.isfinite(loss(torch.randn(1, 20, letters), crowded, torch.tensor([4])))
 
 
 def test_steps_behind_the_end_do_not_count():
-    spelling = Spelling(16, ByteTokenizer())
+    loss = SpellingLoss(ByteTokenizer())
     ids, lengths = ids_of("ok", 30), torch.tensor([20])
-    hidden = torch.randn(1, 30, 16)
-    before = spelling(hidden, ids, lengths)
-    hidden[:, 20:] = 100.0
-    assert torch.equal(spelling(hidden, ids, lengths), before)
+    logits = torch.randn(1, 30, len(LETTERS) + 1)
+    before = loss(logits, ids, lengths)
+    logits[:, 20:] = 100.0
+    assert torch.equal(loss(logits, ids, lengths), before)
+
+
+def test_the_layers_above_begin_without_the_letters_and_learn_to_read_them():
+    head, hidden = Spelling(16), torch.randn(2, 5, 16)
+    assert torch.equal(head(hidden), hidden)
+    head(hidden).square().sum().backward()
+    assert head.back.weight.grad.abs().sum() > 0
