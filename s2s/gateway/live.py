@@ -96,13 +96,13 @@ class LiveTransport:
             self._config, self._start_id = event.session, event.event_id
             return True
 
-    async def begin(self) -> None:
+    async def begin(self, session_id: str) -> None:
         """Tell the client that its session runs."""
         wire, config = wire_format(self._config.audio), self._config
         voice = config.audio.output.voice if config.audio and config.audio.output else None
         given = config.model_dump(exclude_none=True, exclude={"audio", "model"})
         self._session = {
-            "id": new_id("live"),
+            "id": f"live_{session_id}",
             "object": "live.session",
             "model": self._model,
             "status": "active",

@@ -62,9 +62,9 @@ class RealtimeTransport:
 
     continuous = False
 
-    def __init__(self, socket: Socket, model: str, dialect: Dialect, max_call_s: float | None = None):
+    def __init__(self, socket: Socket, session_id: str, model: str, dialect: Dialect, max_call_s: float | None = None):
         self._socket = socket
-        self.settings = RealtimeSettings(model, dialect, max_call_s)
+        self.settings = RealtimeSettings(session_id, model, dialect, max_call_s)
         self._conversation = Conversation(socket.limits.max_history)
         self._answer: Answer | None = None
         self._options: AnswerOptions | None = None  # of the answer asked for
@@ -108,11 +108,11 @@ class RealtimeTransport:
 
     async def _take(self, event: ClientEvent) -> Incoming | None:
         """Answer an event, or turn it into what the bridge has to do."""
+        self._wish_id = event.event_id
         if isinstance(event, Append):
             return CallerAudio(decode_base64(event.audio, event.event_id))
         if isinstance(event, SessionUpdate):
             return await self._update(event)
-        self._wish_id = event.event_id
         if isinstance(event, Commit):
             return CommitTurn()
         if isinstance(event, Clear):

@@ -29,10 +29,10 @@ _BETA_CONTENT = {"output_text": "text", "output_audio": "audio"}
 class RealtimeSettings:
     """What `session.update` changes, in the form of GA."""
 
-    def __init__(self, model: str, dialect: Dialect, max_call_s: float | None = None):
+    def __init__(self, session_id: str, model: str, dialect: Dialect, max_call_s: float | None = None):
         self.dialect = dialect
         self.consent = False
-        self.id = new_id("sess")
+        self.id = f"sess_{session_id}"
         self.values: dict[str, Any] = {
             "type": "realtime",
             "object": "realtime.session",

@@ -23,6 +23,7 @@ from s2s.gateway.limits import Limits
 from s2s.gateway.live import LiveTransport
 from s2s.gateway.metrics import CallMetrics, Metrics
 from s2s.gateway.realtime import RealtimeTransport
+from s2s.gateway.realtime_events import Dialect
 from s2s.gateway.recording import Recording
 from s2s.gateway.websocket import TRY_AGAIN, Socket
 
@@ -54,7 +55,7 @@ class Gateway:
     @property
     def alive(self) -> bool:
         stats = self.engine.stats
-        if not stats.warm:
+        if not stats.warm or self.engine.config.clock != "live":
             return True  # a warm-up takes as long as it takes; a failed one ends the process
         return stats.running and time.monotonic() - stats.last_tick_s < _STUCK_S
 
@@ -161,9 +162,9 @@ def _add_realtime(app: FastAPI, gateway: Gateway) -> None:
             return
         with gateway.admission.call(client), contextlib.closing(session):
             await accept(websocket)
-            dialect = "beta" if "realtime=v1" in websocket.headers.get("openai-beta", "") else "ga"
+            dialect: Dialect = "beta" if "realtime=v1" in websocket.headers.get("openai-beta", "") else "ga"
             socket = Socket(websocket, limits)
-            transport = _Consenting(socket, config.model, dialect, config.bridge.max_call_s)  # type: ignore[arg-type]
+            transport = _Consenting(socket, session.id, config.model, dialect, config.bridge.max_call_s)
             recording = transport.recording = gateway.recording(session)
             with contextlib.suppress(ConnectionError):
                 await transport.open()
@@ -195,7 +196,7 @@ def _add_live(app: FastAPI, gateway: Gateway) -> None:
                     recording = gateway.recording(session)
                     if recording is not None:
                         recording.consent(transport.consent)
-                    await transport.begin()
+                    await transport.begin(session.id)
                     await gateway.run(transport, session, "live", recording)
 
 

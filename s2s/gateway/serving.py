@@ -65,7 +65,7 @@ class GatewayServer(uvicorn.Server):
             over = self.gateway.admission.num_calls == 0 or time.monotonic() >= self._drain_until_s
             self.should_exit = over
         stats = self.gateway.engine.stats
-        if not stats.running and not self.should_exit:
+        if self.gateway.engine.config.clock == "live" and not (stats.running or self.should_exit):
             self.failure, self.should_exit = "the engine has stopped", True
         elif stats.warm and self.on_ready is not None:
             on_ready, self.on_ready = self.on_ready, None

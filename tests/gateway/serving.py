@@ -1,27 +1,31 @@
-"""A real server on a loopback socket, in this process, for tests; and what its clients say."""
+"""A real server on a loopback socket, in this process, for tests.
+
+Its engine has a virtual clock unless a test is about time: steps are taken as the caller's audio comes, so a call is
+the same on a fast and on a busy machine, and takes less than its own length.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import openai
 
 from s2s.audio.io import read_audio
 from s2s.audio.resample import resample
-from s2s.cli.common import DEFAULT_MODEL  # noqa: F401  keeps the name of the shipped model in one place
 from s2s.engine.engine import Engine, EngineConfig
+from s2s.engine.session import Session
 from s2s.gateway.server import Gateway, ServerConfig
 from s2s.gateway.serving import GatewayServer, create_server
 from s2s.models.step import EchoStep, Step
 from s2s.text import Tokenizer
 
 RATE = 24000
-PACKET = RATE // 50
+PACKET = RATE // 25
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Served:
     server: GatewayServer
     engine: Engine
     port: int
+    sessions: list[Session] = field(default_factory=list)
 
     @property
     def gateway(self) -> Gateway:
@@ -45,14 +50,17 @@ class Served:
     def client(self, token: str = "none") -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.http}/v1", api_key=token, max_retries=0)
 
+    def session(self, name: str) -> Session:
+        """By the id that the client knows."""
+        return next(session for session in self.sessions if name.endswith(session.id))
 
-def wait_for(condition: object, seconds: float = 10.0) -> None:
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until `condition()` holds; what it waits for comes in milliseconds on an idle machine."""
-    assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -61,21 +69,47 @@ def serving(
     config: ServerConfig | None = None,
     max_sessions: int = 4,
     tokenizer: Tokenizer | None = None,
+    live: bool = False,
 ) -> Iterator[Served]:
-    engine = Engine(step or EchoStep(), EngineConfig(max_sessions, threads=1), tokenizer)
-    engine.start()
-    engine.wait_until_warm()
+    clock = "live" if live else "virtual"
+    engine = Engine(step or EchoStep(), EngineConfig(max_sessions, clock, threads=1), tokenizer)
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.001):
+            engine.tick()
+
+    if live:
+        engine.start()
+        engine.wait_until_warm()
+    else:
+        engine.warm_up()
+        threading.Thread(target=tick, daemon=True).start()
     server = create_server(engine, config or ServerConfig(), "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         wait_for(lambda: server.started)
-        yield Served(server, engine, server.address[1])
+        served = Served(server, engine, server.address[1])
+        _collect_sessions(served)
+        yield served
     finally:
+        over.set()
         server.should_exit = server.force_exit = True
         thread.join(10)
         engine.stop()
         assert not thread.is_alive()
+
+
+def _collect_sessions(served: Served) -> None:
+    open_session = served.gateway.open
+
+    def open_and_note() -> Session:
+        session = open_session()
+        served.sessions.append(session)
+        return session
+
+    served.gateway.open = open_and_note  # type: ignore[method-assign]
 
 
 def speech(name: str = "refund") -> np.ndarray:
@@ -87,10 +121,3 @@ def speech(name: str = "refund") -> np.ndarray:
 
 def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * RATE), dtype=np.int16)
-
-
-def packets(*parts: np.ndarray) -> Iterator[np.ndarray]:
-    """20 ms packets of what is said."""
-    pcm = np.concatenate(parts)
-    for start in range(0, len(pcm), PACKET):
-        yield pcm[start : start + PACKET]
