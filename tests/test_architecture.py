@@ -30,6 +30,7 @@ THIRD_PARTIES = {
     "text": {"tokenizers"},
     "weights": {"safetensors"},
     "audio": {"torchaudio", "soundfile", "soxr"},
+    "audio.card": {"sounddevice"},
     "codec.encodec": {"encodec"},
     "checkpoint": {"safetensors", "huggingface_hub"},
     "data": {"datasets", "pyarrow", "lightning", "yaml"},

@@ -13,8 +13,10 @@ from s2s.cli.codec import codec
 from s2s.cli.encode import encode
 from s2s.cli.evaluate import app as evaluate_app
 from s2s.cli.export import export
+from s2s.cli.local import local
 from s2s.cli.respond import respond
 from s2s.cli.serve import serve
+from s2s.cli.talk import talk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +26,8 @@ app = typer.Typer(
 )
 app.command()(respond)
 app.command()(serve)
+app.command()(talk)
+app.command()(local)
 app.command()(codec)
 app.command()(encode)
 app.command()(export)

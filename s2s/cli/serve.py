@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from s2s.gateway.server import ServerConfig
 
 ECHO = "echo"
+MODEL_HELP = "A name that ships with the package, a folder, a hub id, 'random', or 'echo' for no model."
 
 
 def serve(
-    model: Annotated[
-        str,
-        typer.Option(help="A name that ships with the package, a folder, a hub id, 'random', or 'echo' for no model."),
-    ] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on; only this machine unless changed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free one.")] = 8080,
     max_sessions: Annotated[int, typer.Option(help="Calls at once; one more is told that the server is full.")] = 8,
@@ -59,7 +57,7 @@ def serve(
         from s2s.gateway.server import ServerConfig
         from s2s.gateway.serving import check_exposure
 
-        secret = _token(token, token_file)
+        secret = read_token(token, token_file)
         check_exposure(host, secret, insecure)
         limits = Limits(
             max_message=max_frame_kib << 10,
@@ -73,7 +71,7 @@ def serve(
         access = Access(secret, frozenset(allow_origin or []), hosts)
         bridge = BridgeConfig(max_call_s=max_call, actions=_actions(action or []))
         config = ServerConfig(model, access, limits, bridge, record, seed)
-        engine = _engine(model, EngineConfig(max_sessions, threads=threads), speed)
+        engine = open_engine(model, EngineConfig(max_sessions, threads=threads), speed)
         _run(engine, config, host, port)
 
 
@@ -96,7 +94,8 @@ def _run(engine: Engine, config: ServerConfig, host: str, port: int) -> None:
         raise ValueError(server.failure)
 
 
-def _engine(model: str, config: EngineConfig, speed: str | None) -> Engine:
+def open_engine(model: str, config: EngineConfig, speed: str | None) -> Engine:
+    """An engine for a model by name, not yet started."""
     from s2s.engine.engine import Engine
     from s2s.models.step import EchoStep
 
@@ -111,7 +110,8 @@ def _speed(name: str | None) -> Speed | None:
     return None if name is None else speed_named(name)
 
 
-def _token(token: str | None, path: Path | None) -> str | None:
+def read_token(token: str | None, path: Path | None) -> str | None:
+    """What --token or --token-file gives."""
     if token is not None and path is not None:
         raise ValueError("give --token or --token-file, not both")
     secret = path.read_text(encoding="utf-8").strip() if path is not None else token
