@@ -5,7 +5,8 @@ pause), and protects the caller's right to interrupt whatever the model does:
 
 - the caller starts to speak over the agent: the agent is turned down at once (*ducked*), nothing else;
 - the caller goes on for `confirm_ms`: the agent is stopped, its answer ends, and what the model still says of it is not
-  sent. The floor opens again when the model pauses, or talks on though the caller has long finished;
+  sent. The floor opens again when the caller is silent and the model has paused meanwhile, or when the model talks on
+  though the caller has long finished;
 - the caller stops before (a backchannel, a cough): the agent comes back to level, its answer goes on.
 
 A caller who spoke first is not interrupting: then it is the agent that came in, and the model's own affair.
@@ -30,8 +31,9 @@ class FloorConfig:
     """audible_dbfs: quieter 10 ms blocks of the agent are silence. pause_ms: silence that ends an answer.
 
     duck_db: below the agent's own level, where nobody calls it audible any more. confirm_ms: speech of the caller that
-    stops the agent. release_ms: silence of the caller that brings the agent back. answer_wait_ms: how long an answer
-    that the client asked for may take to begin.
+    stops the agent. release_ms: silence of the caller that brings the agent back. reopen_pause_ms: of the agent.
+    reopen_after_caller_ms: of the caller's silence, for an agent that does not pause. absent_ms: without any audio, the
+    caller is silent. answer_wait_ms: how long an answer that the client asked for may take to begin.
     """
 
     audible_dbfs: float = -50.0
@@ -42,6 +44,7 @@ class FloorConfig:
     release_ms: int = 64
     reopen_pause_ms: int = 160
     reopen_after_caller_ms: int = 1000
+    absent_ms: int = 400
     answer_wait_ms: int = 10000
 
 
@@ -79,7 +82,9 @@ class Floor:
         self._duck_gain = 10 ** (-self.config.duck_db / 20)
         self._answer: _Answer | None = None
         self._shut: Stopped | None = None  # nothing of the agent is sent
-        self._pause = 0  # samples of silence while shut
+        self._pause = 0  # samples of the agent's silence in a row while shut
+        self._paused = False  # it has been long enough
+        self._absent = 0  # samples of the agent since the last hop of the caller
         self._over_agent = False  # this turn of the caller began over the agent
         self._speech_ms = self._quiet_ms = 0  # of the caller, in a row
 
@@ -121,7 +126,7 @@ class Floor:
         if self._answer is None:
             return None
         played_ms, self._answer = self.played_ms, None
-        self._shut, self._pause = reason, 0
+        self._shut, self._pause, self._paused = reason, 0, False
         self._fader.fade_to(0.0)
         return played_ms
 
@@ -131,10 +136,8 @@ class Floor:
             self._over_agent = self._speaks_before(heard.onset_ms)
         self._speech_ms = self._speech_ms + HOP_MS if heard.speech else self._speech_ms
         self._quiet_ms = 0 if heard.speech else self._quiet_ms + HOP_MS
-        if self._quiet_ms > self.config.release_ms:
-            self._speech_ms = 0
-            if self.ducked:
-                self._fader.fade_to(1.0)
+        self._absent = 0
+        self._release()
         if not (interrupts and self._over_agent and self._answer and heard.speech):
             return False
         if self._speech_ms >= self.config.confirm_ms:
@@ -146,8 +149,13 @@ class Floor:
     def agent(self, pcm: NDArray[np.int16], heard_ms: int) -> tuple[NDArray[np.int16], Started | None, Finished | None]:
         """One step of the model -> what the caller gets, whether an answer starts with it, whether one ends after."""
         audible = loudest_dbfs(pcm, self._block) > self.config.audible_dbfs
+        self._absent += len(pcm)
+        if 1000 * self._absent > self.config.absent_ms * self._rate:
+            self._quiet_ms += 1000 * len(pcm) // self._rate
+            self._release()
         if self._shut is not None:
             self._pause = 0 if audible else self._pause + len(pcm)
+            self._paused = self._paused or 1000 * self._pause >= self.config.reopen_pause_ms * self._rate
             if not self._may_open():
                 return self._fader.process(pcm), None, None
             self._open()
@@ -180,9 +188,17 @@ class Floor:
         return self._answer is not None and self._answer.heard and 1000 * self._answer.silent < 200 * self._rate
 
     def _may_open(self) -> bool:
-        if 1000 * self._pause >= self.config.reopen_pause_ms * self._rate:
-            return True
-        return self._shut == "turn_detected" and self._quiet_ms >= self.config.reopen_after_caller_ms
+        if self._shut == "client_cancelled":
+            return self._paused
+        silent_ms = self.config.release_ms if self._paused else self.config.reopen_after_caller_ms
+        return self._quiet_ms > silent_ms
+
+    def _release(self) -> None:
+        """Bring the agent back if the caller is silent."""
+        if self._quiet_ms > self.config.release_ms:
+            self._speech_ms = 0
+            if self.ducked:
+                self._fader.fade_to(1.0)
 
     def _open(self) -> None:
         self._shut = None
