@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from s2s.engine.engine import Engine
+from s2s.engine.session import Session
 from s2s.engine.stats import BOUNDS_MS
 from s2s.gateway.base import AgentAudio, AnswerEnded, CallerStarted, CallerStopped, Outgoing
 
@@ -22,8 +24,9 @@ class Metrics:
     """Of one server; its registry is its own, so that a process may hold several."""
 
     def __init__(self, engine: Engine):
+        self.sessions = OpenSessions(engine.sample_rate)
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineCollector(engine))
+        self.registry.register(_EngineCollector(engine, self.sessions))
         self.calls = Counter("s2s_calls", "Calls taken.", ["protocol"], registry=self.registry)
         self.refused = Counter("s2s_calls_refused", "Calls refused.", ["code"], registry=self.registry)
         self.ended = Counter("s2s_calls_ended", "Calls ended.", ["reason"], registry=self.registry)
@@ -44,6 +47,21 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class OpenSessions:
+    """The sessions of running calls, for how far their callers are ahead."""
+
+    def __init__(self, sample_rate: int):
+        self._rate = sample_rate
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    def add(self, session: Session) -> None:
+        self._sessions.add(session)
+
+    @property
+    def buffered_s(self) -> float:
+        return max((session.stats.buffered_samples for session in self._sessions), default=0) / self._rate
 
 
 class CallMetrics:
@@ -78,14 +96,18 @@ class CallMetrics:
 
 
 class _EngineCollector(Collector):
-    def __init__(self, engine: Engine):
-        self._engine = engine
+    def __init__(self, engine: Engine, sessions: OpenSessions):
+        self._engine, self._sessions = engine, sessions
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats
         gauges = {
             "s2s_sessions": ("Sessions open.", stats.sessions),
             "s2s_sessions_free": ("Sessions that may be opened.", stats.free),
+            "s2s_buffered_seconds": (
+                "The most that a session's caller is ahead of the model.",
+                self._sessions.buffered_s,
+            ),
             "s2s_engine_warm": ("Whether the model is ready.", stats.warm),
             "s2s_engine_threads": ("Threads inside a step.", stats.threads),
             "s2s_engine_last_tick_age_seconds": (

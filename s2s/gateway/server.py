@@ -25,6 +25,7 @@ from s2s.gateway.metrics import CallMetrics, Metrics
 from s2s.gateway.realtime import RealtimeTransport
 from s2s.gateway.realtime_events import Dialect
 from s2s.gateway.recording import Recording
+from s2s.gateway.webpage import add_page
 from s2s.gateway.websocket import TRY_AGAIN, Socket
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,9 @@ class Gateway:
 
     def open(self) -> Session:
         seed = secrets.randbits(31) if self.config.seed is None else self.config.seed
-        return self.engine.open(SessionConfig(seed=seed))
+        session = self.engine.open(SessionConfig(seed=seed))
+        self.metrics.sessions.add(session)
+        return session
 
     async def enter(self, websocket: WebSocket) -> str | None:
         """Check who calls; the client's name in counts, or None when the call is refused and told so."""
@@ -121,6 +124,7 @@ def create_app(engine: Engine, config: ServerConfig | None = None) -> FastAPI:
     _add_health(app, gateway)
     _add_realtime(app, gateway)
     _add_live(app, gateway)
+    add_page(app, gateway.config.model, needs_token=gateway.config.access.token is not None)
     return app
 
 

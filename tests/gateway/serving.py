@@ -70,13 +70,15 @@ def serving(
     max_sessions: int = 4,
     tokenizer: Tokenizer | None = None,
     live: bool = False,
+    tick_s: float = 0.001,
 ) -> Iterator[Served]:
+    """Args: tick_s: between the ticks of a virtual clock; 0.04 is the pace of time, but held where input is late."""
     clock = "live" if live else "virtual"
     engine = Engine(step or EchoStep(), EngineConfig(max_sessions, clock, threads=1), tokenizer)
     over = threading.Event()
 
     def tick() -> None:
-        while not over.wait(0.001):
+        while not over.wait(tick_s):
             engine.tick()
 
     if live:
