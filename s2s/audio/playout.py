@@ -22,8 +22,8 @@ class Playout:
         self._end = 0  # of what is played and queued
         self._more = False  # whether the sound goes on behind what is queued
 
-    def receive(self, at: int, pcm: NDArray[np.int16]) -> None:
-        """A packet [N] arrives at `at`."""
+    def receive(self, at: int, pcm: NDArray[np.int16]) -> int:
+        """A packet [N] arrives at `at`; when it begins to be heard."""
         at = max(at, 0)
         dry = at > self._end or (at == self._end and not self._more)
         start = at + self._buffer if dry else self._end
@@ -33,6 +33,7 @@ class Playout:
         self._grow(start + len(pcm))
         self._track[start : start + len(pcm)] = pcm
         self._end, self._more = start + len(pcm), True
+        return start
 
     def pause(self) -> None:
         """What is queued is all for now: the silence behind it is meant."""

@@ -1,4 +1,4 @@
-"""`s2s bench`: how fast a step is, and the latency that no machine can go below."""
+"""`s2s bench`: how fast a step is, the latency no machine can go below, and what callers of a server live through."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
+from s2s.cli.bench_barge_in import barge_in
+from s2s.cli.bench_conversation import conversation
+from s2s.cli.bench_live import latency
+from s2s.cli.bench_load import load
 from s2s.cli.common import DEFAULT_MODEL, MODEL_HELP, open_model, print_json, user_errors
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed and latency.")
+app = typer.Typer(no_args_is_help=True, help="Measure speed, latency, barge-in, capacity and conversation.")
+app.command()(latency)
+app.command("barge-in")(barge_in)
+app.command()(load)
+app.command()(conversation)
 
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -71,28 +71,25 @@ class CallConfig:
 class RecordedCall:
     """What happened in a call: pcm of the caller and of the agent as played [N], on the caller's clock.
 
-    arrivals: (sample, audio) of every packet of the agent; None instead of audio: the client dropped what was queued.
+    arrivals: when each packet of the agent arrived and when it began to be heard. underruns: of the playout.
     late_ms: how much too late the worst packet of the caller left, a measure of the client, not of the server.
     """
 
     caller: Pcm
     agent: Pcm
-    arrivals: list[tuple[int, Pcm | None]] = field(default_factory=list)
+    arrivals: list[tuple[int, int]] = field(default_factory=list)
     underruns: int = 0
     late_ms: float = 0.0
     error: str = ""
     sample_rate: int = RATE
-
-    def first_audio(self, after: int) -> int | None:
-        """When the first audio arrived from `after` on, audible or not."""
-        return next((at for at, pcm in self.arrivals if pcm is not None and at >= after), None)
 
 
 @dataclass
 class Attempt:
     """A call that was placed at `placed_s`, of `time.monotonic()`; `answer_ms` later it was begun, refused or failed.
 
-    refused: the server's code where it said no, such as `server_full`. call: None unless it was begun.
+    refused: the server's code where it said no, such as `server_full`. call: None unless it was begun. number: given by
+    whoever placed it.
     """
 
     placed_s: float
@@ -100,6 +97,7 @@ class Attempt:
     refused: str = ""
     error: str = ""
     call: RecordedCall | None = None
+    number: int = 0
 
     @property
     def failure(self) -> str:
@@ -197,11 +195,9 @@ async def _converse(line: _Line, talk: Talk, config: CallConfig) -> RecordedCall
         async for received in line.connection:
             at, meaning = round((received.at_s - start_s) * RATE), line.meaning(received)
             if isinstance(meaning, np.ndarray):
-                playout.receive(at, meaning)
-                call.arrivals.append((at, meaning))
+                call.arrivals.append((at, playout.receive(at, meaning)))
             elif meaning == "clear":
                 playout.clear(at)
-                call.arrivals.append((at, None))
             elif meaning == "pause":
                 playout.pause()
 

@@ -40,7 +40,7 @@ def closed_loop(config: CallConfig, new_talk: NewTalk, sessions: int, rounds: in
 
     async def caller(number: int) -> list[Attempt]:
         await asyncio.sleep(starts[number])
-        return [await place_call(config, new_talk(number + turn * sessions)) for turn in range(rounds)]
+        return [await _place(config, new_talk, number + turn * sessions) for turn in range(rounds)]
 
     async def everybody() -> list[Attempt]:
         return [each for some in await asyncio.gather(*map(caller, range(sessions))) for each in some]
@@ -57,7 +57,7 @@ def open_loop(config: CallConfig, new_talk: NewTalk, rate: float, duration_s: fl
         tasks = []
         for number, at_s in enumerate(times):
             await asyncio.sleep(max(0.0, start_s + at_s - time.monotonic()))
-            tasks.append(asyncio.create_task(place_call(config, new_talk(number))))
+            tasks.append(asyncio.create_task(_place(config, new_talk, number)))
         return list(await asyncio.gather(*tasks))
 
     return _timed(everybody)
@@ -94,6 +94,12 @@ def until_admitted(config: CallConfig, talk: Callable[[], Talk], timeout_s: floa
             await asyncio.sleep(0.02)
 
     return asyncio.run(knock())
+
+
+async def _place(config: CallConfig, new_talk: NewTalk, number: int) -> Attempt:
+    attempt = await place_call(config, new_talk(number))
+    attempt.number = number
+    return attempt
 
 
 def _timed(work: Callable[[], Awaitable[list[Attempt]]]) -> Crowd:
