@@ -29,10 +29,11 @@ class DuplexTrainConfig:
     The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the
     others, which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a
     text stream counts beside a word. `history_noise` is the share of the model's own past codes and words that are
-    replaced by random ones, so that it learns to live with its own errors; in a `hidden_transcripts` share of rows it
-    sees nothing at all of what it has written down of the caller, so that its replies follow what it heard. Of what is
-    heard, spans that make up
-    `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some level on.
+    replaced by random ones, so that it learns to live with its own errors. In a `hidden_transcripts` share of rows it
+    sees nothing at all of what it has written down of the caller, so that its replies follow what it heard; in a
+    `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
+    make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
+    level on.
     `spelling_weight` is that of the loss of spelling, for models that spell what the caller says.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
@@ -54,6 +55,7 @@ class DuplexTrainConfig:
     silent_weight: float = 0.3
     history_noise: float = 0.02
     hidden_transcripts: float = 0.4
+    hidden_voice: float = 0.3
     clip_norm: float = 1.0
     masked_share: float = 0.12
     level_dropout: float = 0.3
@@ -182,9 +184,9 @@ class DuplexModule(pl.LightningModule):
             past = inputs[:, rows]
             replace = (torch.rand(past.shape, device=past.device) < c.history_noise) & (past < stream.vocab_size)
             past = torch.where(replace, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
-            if stream.name == "user_text":
-                hidden = torch.rand(len(past), 1, 1, device=past.device) < c.hidden_transcripts
-                past = torch.where(hidden & (past < stream.vocab_size), stream.pad_id, past)
+            share = {"user_text": c.hidden_transcripts, "agent": c.hidden_voice}.get(stream.name, 0.0)
+            hidden = torch.rand(len(past), 1, 1, device=past.device) < share
+            past = torch.where(hidden & (past < stream.vocab_size), stream.pad_id, past)
             inputs[:, rows] = past
         return inputs
 

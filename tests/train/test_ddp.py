@@ -17,6 +17,7 @@ MORE = ["data.batch_size=4", "optim.total_steps=4", "callbacks.save_every=100"]
 MORE += [
     "optim.history_noise=0.0",
     "optim.hidden_transcripts=0.0",
+    "optim.hidden_voice=0.0",
     "optim.masked_share=0.0",
     "optim.level_dropout=0.0",
     "optim.silent_share=1.0",
