@@ -15,6 +15,8 @@ let server = { model: "", token: false };
 let call = null;
 let clock = null; // seconds of the call, for the status
 let answers = null;
+let levels = { you: 0, agent: 0 };
+let startedMs = 0; // when the caller began this turn
 
 // From the end of a caller's turn to the sound after it. The server tells the end later than the sound may come.
 class Answers {
@@ -107,7 +109,8 @@ function finish(which, reason) {
   $("empty").hidden = $("log").childElementCount > 0;
   $("mute").setAttribute("aria-pressed", "false");
   $("mute").textContent = "Mute";
-  $("you-level").value = $("agent-level").value = 0;
+  levels = { you: 0, agent: 0 };
+  for (const side of ["you", "agent"]) meter(side, -Infinity);
 }
 
 function onPacket(mine, packet) {
@@ -116,11 +119,13 @@ function onPacket(mine, packet) {
     timeline.add(you, packet.agent[block]);
     answers.played(packet.agent[block], startMs + 10 * block + mine.outputMs);
   });
-  meter("you-level", Math.max(...packet.you));
-  meter("agent-level", Math.max(...packet.agent));
-  show("buffer", (packet.waiting * 1000) / RATE);
-  $("gaps").textContent = packet.gaps;
+  meter("you", Math.max(...packet.you));
+  meter("agent", Math.max(...packet.agent));
   clock = startMs / 1000;
+  if (Math.round(startMs) % 500 === 0) {
+    show("buffer", (packet.waiting * 1000) / RATE);
+    $("gaps").textContent = packet.gaps;
+  }
   if (call === mine && $("status").textContent !== time(clock)) tick();
 }
 
@@ -131,11 +136,12 @@ function tick() {
 }
 
 // Up at once, down slowly.
-function meter(id, level) {
-  $(id).value = Math.max(lit(level), $(id).value - 0.06);
+function meter(side, level) {
+  levels[side] = Math.max(lit(level), levels[side] - 0.06);
+  const element = $(`${side}-level`);
+  element.firstElementChild.style.transform = `scaleX(${levels[side].toFixed(3)})`;
+  element.setAttribute("aria-valuenow", Math.round(100 * levels[side]));
 }
-
-let startedMs = 0;
 
 function onEvent(event) {
   const now = time(clock);

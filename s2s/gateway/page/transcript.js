@@ -20,11 +20,15 @@ export class Transcript {
     this.#drop(this.#turn[side]);
     const item = document.createElement("li");
     item.className = `${side} wordless`;
+    item.setAttribute("aria-busy", "true"); // screen readers wait for the whole of it
+    const who = document.createElement("b");
+    who.className = "who";
+    who.textContent = side === "you" ? "You: " : "Agent: ";
     const words = document.createElement("p");
     words.textContent = "…";
     const about = document.createElement("small");
     about.textContent = at;
-    item.append(words, about);
+    item.append(who, words, about);
     this.#list.append(item);
     this.#turn[side] = { item, words, about, at, open: true, text: "", ended: 0 };
     this.#show(item);
@@ -36,6 +40,7 @@ export class Transcript {
       this.begin(side, at);
       turn = this.#turn[side];
       turn.open = false; // nobody will say when it ends
+      turn.item.removeAttribute("aria-busy");
     }
     turn.text += text;
     turn.ended = performance.now();
@@ -54,6 +59,7 @@ export class Transcript {
     if (!turn.text.trim()) turn.words.textContent = cut ? "spoke" : `spoke for ${duration}`;
     turn.about.textContent = cut ? `${turn.at} · interrupted after ${duration}` : `${turn.at} · ${duration}`;
     turn.item.classList.toggle("cut", cut);
+    turn.item.removeAttribute("aria-busy");
   }
 
   note(text) {
@@ -69,8 +75,10 @@ export class Transcript {
     if (turn?.open && !turn.text.trim()) turn.item.remove();
   }
 
+  // Scrolls to what is new, but for a reader who has scrolled back.
   #show(item) {
-    const { bottom } = item.getBoundingClientRect();
-    if (item === this.#list.lastElementChild && bottom > innerHeight) item.scrollIntoView({ block: "end" });
+    const view = this.#list.parentElement;
+    const below = view.scrollHeight - view.scrollTop - view.clientHeight;
+    if (below < item.offsetHeight + 80) view.scrollTop = view.scrollHeight;
   }
 }

@@ -2,7 +2,10 @@
 
 const PACKET = 480; // samples at 24 kHz
 const BLOCK = 240; // levels are of 10 ms
-const LEAD = 1440; // 60 ms: how long a packet waits that finds nothing playing, so that the next may be late
+const LEAD = 1440; // 60 ms at first: how long a packet waits that finds nothing playing, so that the next may be late
+const MORE = 480; // what a gap adds to it, up to 200 ms, and 20 s without one take away
+const MOST = 4800;
+const CALM = 20 * 24000;
 const LIMIT = 24000; // what waits longer than a second is dropped, oldest first
 const QUIET = 0.001; // -60 dBFS: packets this quiet can be left out unheard, to catch up
 
@@ -13,6 +16,8 @@ class Call extends AudioWorkletProcessor {
     this.size = 0; // samples in them
     this.at = 0; // of the first one, already played
     this.lead = 0; // samples of silence before them
+    this.target = LEAD;
+    this.changed = 0; // when the target was
     this.dry = true;
     this.gaps = 0;
     this.frame = 0; // samples since the start
@@ -31,8 +36,8 @@ class Call extends AudioWorkletProcessor {
     const pcm = Float32Array.from(new Int16Array(buffer), (value) => value / 32768);
     if (this.dry) {
       this.dry = false;
-      this.lead = LEAD;
-    } else if (this.size > LEAD + pcm.length && pcm.every((value) => Math.abs(value) < QUIET)) {
+      this.lead = this.target;
+    } else if (this.size > this.target + pcm.length && pcm.every((value) => Math.abs(value) < QUIET)) {
       return;
     }
     this.waiting.push(pcm);
@@ -41,6 +46,11 @@ class Call extends AudioWorkletProcessor {
       this.size -= this.waiting.shift().length - this.at;
       this.at = 0;
     }
+  }
+
+  aim(target) {
+    this.target = target;
+    this.changed = this.frame;
   }
 
   next() {
@@ -52,6 +62,7 @@ class Call extends AudioWorkletProcessor {
       if (!this.dry) {
         this.dry = true;
         this.gaps += 1;
+        this.aim(Math.min(MOST, this.target + MORE));
       }
       return 0;
     }
@@ -91,6 +102,7 @@ class Call extends AudioWorkletProcessor {
       gaps: this.gaps,
     };
     this.frame += PACKET;
+    if (this.frame - this.changed > CALM) this.aim(Math.max(LEAD, this.target - MORE));
     this.port.postMessage(packet, [packet.pcm]);
     this.begin();
   }
