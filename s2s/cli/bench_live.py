@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2s.cli.bench_server import ServerOptions
+from s2s.cli.bench_server import ECHO, SCRIPTED, ServerOptions
 from s2s.cli.bench_target import (
     Folder,
     Target,
@@ -151,6 +151,11 @@ def target_options(
     max_sessions: int,
     answer_s: float = 1.5,
 ) -> TargetOptions:
+    """Raises ValueError for a model that there is not, before a server is started for it."""
+    if url is None and model not in (ECHO, SCRIPTED, "random"):
+        from s2s.checkpoint import find
+
+        find(model)
     server = ServerOptions(model, max_sessions, threads, speed, answer_s)
     return TargetOptions(server, url, token_file, protocol, playout_ms)
 

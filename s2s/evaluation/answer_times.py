@@ -93,8 +93,9 @@ def _over(heard: Heard, turn: Span, gap: int | None, echo: int | None, expected:
     hop = heard.sample_rate // 100
     around = turn.end + gap - hop
     begins = around + int(np.argmax(np.abs(heard.agent[around : around + 2 * hop]) > _SOUND))
-    last = _last_sound(heard.caller, turn, expected.level, heard.sample_rate // 10)
-    return begins - heard.waited(begins) - last - expected.delay
+    due = begins - heard.waited(begins) - expected.delay
+    loud = np.flatnonzero(np.abs(heard.caller[: max(0, due)]) > expected.level)
+    return due - int(loud[-1]) - 1 if len(loud) else None
 
 
 def echo_delay(caller: np.ndarray, agent: np.ndarray, sample_rate: int, turn: Span) -> int | None:
@@ -108,18 +109,6 @@ def echo_delay(caller: np.ndarray, agent: np.ndarray, sample_rate: int, turn: Sp
     best = int(np.argmax(products[: len(back) - len(said) + 1]))
     norm = float(np.linalg.norm(said) * np.linalg.norm(back[best : best + len(said)]))
     return best if norm > 0 and products[best] > _ALIKE * norm else None
-
-
-def _last_sound(caller: np.ndarray, turn: Span, level: float, close: int) -> int:
-    """One past the last sample above `level` of a turn and of what follows it by at most `close`: breath and room."""
-    loud = np.flatnonzero(np.abs(caller[turn.start :]) > level)
-    within = loud[loud < turn.end - turn.start]
-    last = int(within[-1]) if len(within) else turn.end - turn.start - 1
-    for at in loud[loud > last]:
-        if at - last > close:
-            break
-        last = int(at)
-    return turn.start + last + 1
 
 
 def report(times: Sequence[AnswerTime], failures: int = 0, voices: bool = True) -> dict[str, Any]:
