@@ -18,7 +18,7 @@ FILE_HELP = "Say this recording, at the pace of time, instead of using the micro
 OUT_HELP = "Write both voices as they were heard: caller left, agent right."
 DEVICE_HELP = "Of the sound card, a name or number; MICROPHONE,LOUDSPEAKER for two."
 QUIET_HELP = "With --file: seconds of silence after it that end the call."
-_NEW_LINE_AFTER_S = 1.5
+_PAUSE_S = 0.8  # without a word of one side: its line is over
 
 
 def talk(
@@ -86,11 +86,15 @@ class Terminal:
 
 
 class Lines:
-    """Words of both sides as they come: a line per turn on standard output, with the time of its first word."""
+    """Words of both sides as they come: a line per turn on standard output, with the time of its first word.
+
+    Where both speak at once, one line is written at a time: the other side's words wait for a pause of this one.
+    """
 
     def __init__(self) -> None:
-        self._side = ""
-        self._last_s = 0.0
+        self._side = ""  # whose line is being written
+        self._last_s = 0.0  # when it last grew
+        self._waiting: dict[str, tuple[float, str]] = {}  # by side: when its words began, and the words
 
     def show(self, received: Received, at_s: float) -> None:
         """Print what an event says, `at_s` seconds into the call."""
@@ -99,27 +103,48 @@ class Lines:
             self._add("caller" if "input" in received.type else "agent", str(event.get("delta", "")), at_s)
         elif received.type == "s2s.answer_ended" and event.get("reason") == "turn_detected":
             self._add("agent", " -- (interrupted)", at_s)
-            self._side = ""
         elif received.type == "session.delegation.created":
             self._note(f"action: {event.get('delegation', {}).get('name', 'unnamed')}")
         elif received.type == "error":
             self._note(f"the server says: {event.get('error', {}).get('message', 'error')}")
+        elif self._waiting and at_s - self._last_s > _PAUSE_S:
+            self._close()
 
     def end(self) -> None:
-        """Finish the line that is open."""
-        if self._last_s:
-            sys.stdout.write("\n")
+        """Finish what is open."""
+        while self._side or self._waiting:
+            self._close()
         sys.stdout.flush()
-        self._side, self._last_s = "", 0.0
 
     def _add(self, side: str, text: str, at_s: float) -> None:
-        if side != self._side or at_s - self._last_s > _NEW_LINE_AFTER_S:
-            self.end()
-            sys.stdout.write(f"{at_s:6.1f} s  {side:6}  ")
+        if self._side and at_s - self._last_s > _PAUSE_S:
+            self._close()
+        if self._side not in ("", side):
+            began_s, before = self._waiting.get(side, (at_s, ""))
+            self._waiting[side] = (began_s, before + text)
+            return
+        if not self._side:
+            self._open(side, at_s)
             text = text.lstrip()
         sys.stdout.write(text)
         sys.stdout.flush()
+        self._last_s = at_s
+
+    def _open(self, side: str, at_s: float) -> None:
+        sys.stdout.write(f"{at_s:6.1f} s  {side:6}  ")
         self._side, self._last_s = side, at_s
+
+    def _close(self) -> None:
+        """End the line, and write the one that waits."""
+        if self._side:
+            sys.stdout.write("\n")
+        self._side = ""
+        if self._waiting:
+            side, (began_s, text) = self._waiting.popitem()
+            last_s = self._last_s
+            self._open(side, began_s)
+            sys.stdout.write(text.strip())
+            self._last_s = max(last_s, began_s)
 
     def _note(self, text: str) -> None:
         self.end()

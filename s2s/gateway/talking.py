@@ -26,7 +26,7 @@ _GOODBYE_S = 5.0  # for the server to close a call that was hung up
 T = TypeVar("T")
 Pcm = NDArray[np.int16]
 OnEvent = Callable[[Received, float], None]
-"""Called with every event but audio, and seconds since the call began."""
+"""Called with every event, and seconds since the call began."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ async def _call(
         async for received in client:
             if received.type == _AUDIO:
                 take(received)
-            else:
-                on_event(received, received.at_s - start_s)
+            on_event(received, received.at_s - start_s)
 
     async with _interrupt() as interrupted:
         speaking, listening = asyncio.ensure_future(speak), asyncio.create_task(listen())

@@ -70,7 +70,11 @@ export class Call extends EventTarget {
 
   async #openAudio() {
     this.#context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
-    await this.#context.audioWorklet.addModule("worklet.js");
+    try {
+      await this.#context.audioWorklet.addModule("worklet.js");
+    } catch {
+      throw new CallError(await this.#whyNot());
+    }
     await this.#context.resume();
     this.#node = new AudioWorkletNode(this.#context, "call", { channelCount: 1, channelCountMode: "explicit" });
     this.#node.port.onmessage = ({ data }) => this.#packet(data);
@@ -118,13 +122,14 @@ export class Call extends EventTarget {
     });
   }
 
-  // A browser does not tell a page how a handshake failed, so look around.
+  // A browser does not tell a page how a handshake or a script failed, so look around.
   async #whyNot() {
     try {
       await fetch("livez", { cache: "no-store" });
     } catch {
       return "The server cannot be reached.";
     }
+    if (!this.#socket) return "A part of this page could not be loaded.";
     if (!this.#needsToken) return "The server refused the call.";
     return this.#token ? "The server does not know this token." : "This server needs a token.";
   }
