@@ -81,7 +81,9 @@ def _run(engine: Engine, config: ServerConfig, host: str, port: int) -> None:
     def ready() -> None:
         address, number = server.address
         shown = f"[{address}]" if ":" in address else address
-        console.print(f"s2s: serving {config.model} on http://{shown}:{number} (/v1/realtime, /v1/live/sessions)")
+        console.print(
+            f"s2s: serving {config.model} on http://{shown}:{number} (/v1/realtime, /v1/live/sessions)", soft_wrap=True
+        )
 
     server = create_server(engine, config, host, port)
     server.on_ready = ready

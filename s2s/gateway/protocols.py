@@ -107,6 +107,12 @@ class CallProtocol(WebSocketsSansIOProtocol):
         self.scope["s2s.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         await super().run_asgi()
 
+    async def send(self, message: Any) -> None:
+        """A refusal by HTTP completes the handshake too, which uvicorn else reports as an error of ours."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
     def keepalive_timeout(self) -> None:
         """A peer that answers no ping reads no close frame either: the socket is dropped after it is sent."""
         super().keepalive_timeout()

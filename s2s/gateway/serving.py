@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -31,7 +32,11 @@ class GatewayServer(uvicorn.Server):
     """A uvicorn server that drains. `run` blocks; in another thread than the main one it takes no signals."""
 
     def __init__(self, gateway: Gateway, app: object, host: str, port: int):
+        """Raises OSError where the address cannot be had."""
         limits = gateway.config.limits
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host.strip("[]"), port), family=family, backlog=limits.max_connections)
+        self._socket_name = self._socket.getsockname()
         super().__init__(
             LimitedConfig(
                 app, limits, host=host, port=port, timeout_graceful_shutdown=2, backlog=limits.max_connections
@@ -44,9 +49,12 @@ class GatewayServer(uvicorn.Server):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens; the port is known once it has started."""
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        """Where it listens."""
+        host, port = self._socket_name[:2]
         return host, port
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets or [self._socket])
 
     def drain(self) -> None:
         """Take no new calls, and stop when the running ones are over or their time is up."""
@@ -74,7 +82,7 @@ class GatewayServer(uvicorn.Server):
 
 
 def create_server(engine: Engine, config: ServerConfig, host: str, port: int) -> GatewayServer:
-    """A server for an engine that has been started; port 0 is any free one."""
+    """A server that listens and runs when told to; port 0 is any free one."""
     voice.load()  # the first call need not wait for it
     app = create_app(engine, config)
     return GatewayServer(app.state.gateway, app, host, port)
