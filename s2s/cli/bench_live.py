@@ -67,7 +67,8 @@ def latency(
         folder = Folder(out)
         with open_target(options) as target:
             result, facts = _latency(target, given, (sessions, rounds, rate, seed), folder)
-        whole = folder.finish(result, **facts, options={"sessions": sessions, "rounds": rounds, "seed": seed})
+        chosen = {"sessions": sessions, "rounds": rounds, "rate": rate, "gap_s": None if calls else gap, "seed": seed}
+        whole = folder.finish(result, **facts, options=chosen)
     print_json(whole) if as_json else _show_latency(result)
 
 

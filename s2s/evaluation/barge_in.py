@@ -150,7 +150,10 @@ class Outcome:
 
 
 def outcomes(agent: np.ndarray, sample_rate: int, overlaps: Sequence[Overlap]) -> list[Outcome]:
-    """What the agent's track [N], as played, shows about each overlap."""
+    """What the agent's track [N], as played, shows about each overlap.
+
+    An answer that happens to end by itself within 2 s cannot be told from one that was stopped; let answers be longer.
+    """
     found = []
     for overlap in overlaps:
         stop = stop_latency(agent[: overlap.until or len(agent)], sample_rate, overlap.start)

@@ -187,7 +187,7 @@ def _realtime_meaning(received: Received) -> Pcm | Literal["clear", "pause"] | N
 
 
 async def _converse(line: _Line, talk: Talk, config: CallConfig) -> RecordedCall:
-    playout, start_s = Playout(RATE, config.playout_ms), time.monotonic()
+    playout, start_s = Playout(RATE, config.playout_ms, catch_up=config.wire == "live"), time.monotonic()
     call = RecordedCall(np.zeros(0, np.int16), np.zeros(0, np.int16))
     said: list[Pcm] = []
 

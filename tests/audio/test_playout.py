@@ -1,5 +1,7 @@
 """Packets are heard when they can be, in order, and silence where there is none."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def heard(playout: Playout, stop: int) -> list[tuple[int, int, int]]:
     """Runs of one value: (value, start, stop), silence left out."""
     track = playout.heard(0, stop)
     edges = [0, *(np.flatnonzero(np.diff(track)) + 1).tolist(), stop]
-    return [(int(track[a]), a, b) for a, b in zip(edges, edges[1:], strict=False) if track[a]]
+    return [(int(track[a]), a, b) for a, b in pairwise(edges) if track[a]]
 
 
 def test_packets_in_time_are_played_without_a_gap_after_the_buffer() -> None:
@@ -61,6 +63,24 @@ def test_clearing_cuts_what_is_not_played_yet() -> None:
     assert playout.underruns == 0
     playout.clear(900)
     assert heard(playout, 600)[-1] == (2, 200, 220)
+
+
+def test_silence_is_left_out_until_the_delay_is_gone() -> None:
+    playout = Playout(RATE, buffer_ms=20, catch_up=True)
+    playout.receive(0, packet(1000))
+    for number in range(10):  # a hitch of the server, which then sends everything at once
+        playout.receive(300, packet(0 if number > 1 else 2000))
+    playout.receive(300, packet(3000))
+    assert heard(playout, 600) == [(1000, 20, 40), (2000, 320, 360), (3000, 380, 400)]
+    assert playout.skipped == 140
+
+
+def test_sound_is_never_left_out() -> None:
+    playout = Playout(RATE, catch_up=True)
+    for number in range(50):
+        playout.receive(0, packet(100 + number))
+    assert len(np.flatnonzero(playout.heard(0, 2000))) == 1000
+    assert playout.skipped == 0
 
 
 def test_a_call_longer_than_expected() -> None:
