@@ -111,7 +111,7 @@ class SoundCard:
             )
             self._stream.start()
         except (library.PortAudioError, ValueError) as error:
-            raise OSError(f"cannot open microphone and loudspeaker: {error}. --file talks without them") from None
+            raise _unusable(error) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,6 +121,21 @@ class SoundCard:
         agent = self._loudspeaker.pull(frames)
         played[:, 0] = agent
         self._on_packet(heard[:, 0].copy(), agent)
+
+
+def check_devices(sample_rate: int, device: str | None = None) -> None:
+    """Raises OSError where there is no microphone or no loudspeaker for `SoundCard`; opens nothing."""
+    library, names = _sounddevice(), _devices(device)
+    microphone, loudspeaker = names if isinstance(names, tuple) else (names, names)
+    try:
+        library.check_input_settings(microphone, channels=1, dtype="int16", samplerate=sample_rate)
+        library.check_output_settings(loudspeaker, channels=1, dtype="int16", samplerate=sample_rate)
+    except (library.PortAudioError, ValueError) as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: Exception) -> OSError:
+    return OSError(f"cannot open microphone and loudspeaker: {error}. --file talks without them")
 
 
 def _sounddevice() -> ModuleType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ FILE_HELP = "Say this recording, at the pace of time, instead of using the micro
 OUT_HELP = "Write both voices as they were heard: caller left, agent right."
 DEVICE_HELP = "Of the sound card, a name or number; MICROPHONE,LOUDSPEAKER for two."
 QUIET_HELP = "With --file: seconds of silence after it that end the call."
+_RATE: Literal[24000] = 24000
 _PAUSE_S = 0.8  # without a word of one side: its line is over
 
 
@@ -40,8 +41,8 @@ def talk(
         from s2s.gateway.client import LiveClient
         from s2s.gateway.talking import TalkConfig, run_call
 
+        client = LiveClient(url, read_token(token, token_file), rate=_RATE, store=consent)
         terminal = Terminal(file, out, device, TalkConfig(quiet_s=quiet))
-        client = LiveClient(url, read_token(token, token_file), store=consent)
         terminal.finish(run_call(client, terminal.call))
 
 
@@ -49,8 +50,12 @@ class Terminal:
     """One call at a terminal: checks what it was given before anything is opened, prints words, writes the file."""
 
     def __init__(self, file: Path | None, out: Path | None, device: str | None, config: TalkConfig):
+        from s2s.audio.card import check_devices
+
         if out is not None:
             check_writable(out)
+        if file is None:
+            check_devices(_RATE, device)
         self._recording = None if file is None else read_channel(file, "left")
         self._out, self._device, self._config = out, device, config
         self._lines = Lines()

@@ -53,8 +53,8 @@ class GatewayServer(uvicorn.Server):
         host, port = self._socket_name[:2]
         return host, port
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        super().run(sockets or [self._socket])
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets or [self._socket])
 
     def drain(self) -> None:
         """Take no new calls, and stop when the running ones are over or their time is up."""

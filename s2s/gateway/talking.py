@@ -63,7 +63,7 @@ async def play_recording(client: LiveClient, pcm: Pcm, on_event: OnEvent, config
     """
     config = config or TalkConfig()
     packet, rate, start_s = client.rate * config.packet_ms // 1000, client.rate, time.monotonic()
-    playout, last_sound_s = Playout(rate, config.buffer_ms), len(pcm) / rate
+    playout, last_sound_s = Playout(rate, config.buffer_ms, catch_up=True), len(pcm) / rate
     sent = 0  # samples
 
     def take(received: Received) -> None:

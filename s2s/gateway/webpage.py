@@ -1,4 +1,4 @@
-"""The web page: a call from a browser. Plain files of the package; what they need to know of the server is `page.json`."""
+"""The web page: a call from a browser. Plain files of the package; `page.json` tells them about the server."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2s.audio.card import Loudspeaker, SoundCard
+from s2s.audio.card import Loudspeaker, SoundCard, check_devices
 
 RATE = 1000
 
@@ -63,6 +63,12 @@ class Devices(types.ModuleType):
     def __init__(self, works: bool = True):
         super().__init__("sounddevice")
         self.works, self.played, self.options = works, [], dict[str, Any]()
+
+    def check_input_settings(self, device: object, **options: Any) -> None:
+        if not self.works:
+            raise self.PortAudioError("Error querying device -1")
+
+    check_output_settings = check_input_settings
 
     def Stream(self, **options: Any) -> Any:
         if not self.works:
@@ -123,6 +129,13 @@ def test_no_devices(devices: Devices) -> None:
         SoundCard(RATE, 20, _ignore),
     ):
         pass
+    with pytest.raises(OSError, match=r"cannot open microphone and loudspeaker: .*--file"):
+        check_devices(RATE)
+
+
+def test_devices_that_work(devices: Devices) -> None:
+    check_devices(RATE)
+    check_devices(RATE, "1,2")
 
 
 def test_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
