@@ -19,7 +19,8 @@ OUT_HELP = "Write both voices as they were heard: caller left, agent right."
 DEVICE_HELP = "Of the sound card, a name or number; MICROPHONE,LOUDSPEAKER for two."
 QUIET_HELP = "With --file: seconds of silence after it that end the call."
 _RATE: Literal[24000] = 24000
-_PAUSE_S = 0.8  # without a word of one side: its line is over
+_PAUSE_S = 0.8  # without a word of one side, after which the other's may be written
+_LONG_PAUSE_S = 2.0  # after which a side goes on in a new line
 
 
 def talk(
@@ -122,7 +123,8 @@ class Lines:
         sys.stdout.flush()
 
     def _add(self, side: str, text: str, at_s: float) -> None:
-        if self._side and at_s - self._last_s > _PAUSE_S:
+        pause_s = _LONG_PAUSE_S if side == self._side else _PAUSE_S
+        if self._side and at_s - self._last_s > pause_s:
             self._close()
         if self._side not in ("", side):
             began_s, before = self._waiting.get(side, (at_s, ""))

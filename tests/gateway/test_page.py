@@ -206,6 +206,27 @@ def test_a_token(guarded: Served, with_microphone: Callable[..., Browser]) -> No
     assert not any("s3cret" in address for address in addresses)
 
 
+def test_cancelling_closes_the_microphone_that_opens_late(
+    served: Served, with_microphone: Callable[..., Browser]
+) -> None:
+    page, errors = visit(with_microphone(silence(5)), served)
+    page.evaluate("""() => {
+        const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        const allowed = new Promise((resolve) => { window.allow = resolve; });
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            await allowed;
+            return (window.stream = await open(wanted));
+        };
+    }""")
+    page.click("text=Start call")
+    page.click("text=Cancel")
+    assert page.inner_text("#status") == "Ready"
+    page.evaluate("window.allow()")
+    wait_for(lambda: page.evaluate("window.stream?.getTracks()[0].readyState") == "ended", PATIENCE_MS / 1000)
+    assert page.is_hidden("#problem") and errors == []
+    assert served.engine.stats.sessions == 0
+
+
 def test_no_microphone(served: Served, open_browser: OpenBrowser) -> None:
     browser = open_browser()
     try:

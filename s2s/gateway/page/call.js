@@ -41,12 +41,19 @@ export class Call extends EventTarget {
   async start() {
     try {
       this.#stream = await openMicrophone();
+      this.#checkWanted();
       await this.#openAudio();
+      this.#checkWanted();
       await this.#connect();
     } catch (error) {
       this.#release();
       throw error;
     }
+  }
+
+  // Opening takes time, in which somebody may hang up.
+  #checkWanted() {
+    if (this.#over) throw new CallError("Cancelled.");
   }
 
   // Milliseconds of the server's clock of heard audio, for a frame of the worklet's.
@@ -60,6 +67,7 @@ export class Call extends EventTarget {
   }
 
   mute(muted) {
+    for (const track of this.#stream.getTracks()) track.enabled = !muted;
     this.#send({ type: `session.input_audio.${muted ? "mute" : "unmute"}` });
   }
 
@@ -164,7 +172,7 @@ export class Call extends EventTarget {
   #release() {
     this.#over = true;
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
-    this.#context?.close();
+    if (this.#context && this.#context.state !== "closed") this.#context.close();
     this.#socket?.close(); // what was sent before still arrives
   }
 }
