@@ -45,7 +45,7 @@ from s2s.gateway.base import (
 )
 from s2s.gateway.floor import Floor, FloorConfig, Stopped, Words
 from s2s.gateway.formats import Decoder, Encoder
-from s2s.gateway.turns import Heard, TurnDetector
+from s2s.gateway.turns import Heard, TurnDetection, TurnDetector
 from s2s.gateway.voice import VoiceActivity
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Call:
         self._lock = asyncio.Lock()  # what one task says in a row, the other does not interrupt
         self._muted = False
         self._held: deque[NDArray[np.int16]] = deque()  # audio of a client that may be faster than time
+        self._untold_ms: int | None = None  # start of a turn that the client has not been told of
         self._received = self._turn_start = self._refused = 0  # samples
         self._told_full_s = -1.0  # when the client was last told that it is too fast
         self._end_ms = 0  # of the output clock
@@ -176,6 +177,7 @@ class Call:
         else:
             self._voice, self._turns = VoiceActivity(self.rate), TurnDetector(detection)
             self._voice_start_ms = self._received_ms
+        self._untold_ms = None
 
     @property
     def _received_ms(self) -> int:
@@ -197,7 +199,7 @@ class Call:
             return ended
         if self._voice is not None and self._turns is not None:
             for hop in self._voice.push(taken):
-                await self._judge(self._turns.push(hop), self._turns.detection.interrupt_response)
+                await self._judge(self._turns.push(hop), self._turns.detection)
         return None
 
     def _push(self, pcm: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -231,11 +233,17 @@ class Call:
             await self.send(Problem("input_audio_buffer_full", message))
         return None
 
-    async def _judge(self, heard: Heard, interrupts: bool) -> None:
-        taken = self.floor.caller(heard, interrupts)
+    async def _judge(self, heard: Heard, detection: TurnDetection) -> None:
+        taken = self.floor.caller(heard, detection.interrupt_response)
         if heard.started_ms is not None:
-            self._turn_start = max(self._turn_start, self._samples(self._voice_start_ms + heard.started_ms))
-            await self.send(CallerStarted(self._voice_start_ms + heard.started_ms))
+            self._untold_ms = self._voice_start_ms + heard.started_ms
+        if heard.stopped_ms is not None and self._untold_ms is not None and self.floor.over_agent:
+            self._untold_ms = None  # a backchannel
+            return
+        if self._untold_ms is not None and (taken or not (detection.patient and self.floor.over_agent)):
+            started_ms, self._untold_ms = self._untold_ms, None
+            self._turn_start = max(self._turn_start, self._samples(started_ms))
+            await self.send(CallerStarted(started_ms))
         if taken:
             await self._stop("turn_detected")
         if heard.stopped_ms is not None:

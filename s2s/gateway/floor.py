@@ -9,7 +9,8 @@ pause), and protects the caller's right to interrupt whatever the model does:
   though the caller has long finished;
 - the caller stops before (a backchannel, a cough): the agent comes back to level, its answer goes on.
 
-A caller who spoke first is not interrupting: then it is the agent that came in, and the model's own affair.
+A caller who spoke first is not interrupting: then it is the agent that came in, and the model's own affair; but one who
+goes on after a silence in which the agent began is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from s2s.audio.level import Fader, loudest_dbfs
 from s2s.gateway.turns import Heard
 from s2s.gateway.voice import HOP_MS
 
+_WORD_GAP_MS = 200  # an agent silent for less is speaking
+
 
 @dataclass(frozen=True)
 class FloorConfig:
@@ -33,7 +36,9 @@ class FloorConfig:
     duck_db: below the agent's own level, where nobody calls it audible any more. confirm_ms: speech of the caller that
     stops the agent. release_ms: silence of the caller that brings the agent back. reopen_pause_ms: of the agent.
     reopen_after_caller_ms: of the caller's silence, for an agent that does not pause. absent_ms: without any audio, the
-    caller is silent. answer_wait_ms: how long an answer that the client asked for may take to begin.
+    caller is silent. breath_ms: the caller's silence after which more speech of the same turn counts as a new start; an
+    echo of the caller has fallen silent before two thirds of it are over. answer_wait_ms: how long an answer that the
+    client asked for may take to begin.
     """
 
     audible_dbfs: float = -50.0
@@ -45,6 +50,7 @@ class FloorConfig:
     reopen_pause_ms: int = 160
     reopen_after_caller_ms: int = 1000
     absent_ms: int = 400
+    breath_ms: int = 224
     answer_wait_ms: int = 10000
 
 
@@ -98,6 +104,11 @@ class Floor:
         return self._answer is not None and self._answer.requested
 
     @property
+    def over_agent(self) -> bool:
+        """Whether the caller's present turn began over the agent, whose answer goes on."""
+        return self._over_agent and self._answer is not None
+
+    @property
     def ducked(self) -> bool:
         return self._fader.target < 1.0 and self._shut is None
 
@@ -134,6 +145,8 @@ class Floor:
         """One hop of the caller. True: the caller has taken the floor, the answer is to be cancelled."""
         if heard.started_ms is not None:
             self._over_agent = self._speaks_before(heard.onset_ms)
+        elif heard.speech and self._quiet_ms >= self.config.breath_ms:
+            self._over_agent = self._over_agent or self._audible_within(self.config.breath_ms // 3)
         self._speech_ms = self._speech_ms + HOP_MS if heard.speech else self._speech_ms
         self._quiet_ms = 0 if heard.speech else self._quiet_ms + HOP_MS
         self._absent = 0
@@ -142,7 +155,7 @@ class Floor:
             return False
         if self._speech_ms >= self.config.confirm_ms:
             return True
-        if not self.ducked and self._audible_lately():
+        if not self.ducked and self._audible_within(_WORD_GAP_MS):
             self._fader.fade_to(self._duck_gain)
         return False
 
@@ -182,10 +195,11 @@ class Floor:
         return 1000 * answer.silent >= limit_ms * self._rate
 
     def _speaks_before(self, onset_ms: int) -> bool:
-        return self._answer is not None and self._audible_lately() and self._answer.onset_ms < onset_ms
+        return self._answer is not None and self._audible_within(_WORD_GAP_MS) and self._answer.onset_ms < onset_ms
 
-    def _audible_lately(self) -> bool:
-        return self._answer is not None and self._answer.heard and 1000 * self._answer.silent < 200 * self._rate
+    def _audible_within(self, milliseconds: int) -> bool:
+        answer = self._answer
+        return answer is not None and answer.heard and 1000 * answer.silent < milliseconds * self._rate
 
     def _may_open(self) -> bool:
         if self._shut == "client_cancelled":

@@ -299,7 +299,7 @@ def turn_detection(value: dict[str, Any] | None) -> TurnDetection | None:
     default, interrupts = TurnDetection(), value.get("interrupt_response")
     if value["type"] == "semantic_vad":
         silence_ms = _EAGERNESS_MS[value.get("eagerness") or "auto"]
-        return TurnDetection(silence_duration_ms=silence_ms, interrupt_response=interrupts is not False)
+        return TurnDetection(silence_duration_ms=silence_ms, interrupt_response=interrupts is not False, patient=True)
 
     def given(key: str) -> Any:
         return getattr(default, key) if value.get(key) is None else value[key]

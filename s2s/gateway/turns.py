@@ -12,12 +12,17 @@ _MAX_ONSET_HOPS = 8  # sound before the detector is sure that may belong to the 
 
 @dataclass(frozen=True)
 class TurnDetection:
-    """When the caller's turns begin and end, and whether they stop the agent."""
+    """When the caller's turns begin and end, and whether they stop the agent.
+
+    patient: a turn over the agent is told when it has taken the floor, and a backchannel never. Many clients stop their
+    playback as soon as they hear of a turn.
+    """
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 500
     interrupt_response: bool = True
+    patient: bool = False
 
 
 @dataclass(frozen=True)

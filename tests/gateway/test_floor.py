@@ -94,6 +94,27 @@ def test_a_caller_who_speaks_first_is_not_interrupting() -> None:
     assert play.out[-1] == 6000
 
 
+@pytest.mark.parametrize("delay_ms", [40, 80, 120])
+def test_an_echo_is_not_interrupted_by_the_caller_going_on(delay_ms: int) -> None:
+    play = Play()
+    spoken = [True] * 20 + [False] * 8 + [True] * 20 + [False] * 3 + [True] * 20
+    for now, said in enumerate(spoken):
+        before = now - delay_ms // 40
+        play.run(40, agent=before >= 0 and spoken[before], caller=said)
+    assert play.names == ["started"]
+    assert {level for level in play.out if level} == {6000}
+
+
+def test_a_caller_who_goes_on_after_the_agent_began_interrupts() -> None:
+    play = Play()
+    play.run(800, agent=False, caller=True)
+    play.run(80, agent=False, caller=False)
+    play.run(240, agent=True, caller=False)
+    assert play.turns.in_turn
+    play.run(800, agent=True, caller=True)
+    assert play.names == ["started", "stopped"]
+
+
 def test_interruptions_may_be_forbidden() -> None:
     play = Play()
     play.run(800, agent=True, caller=False)

@@ -160,6 +160,20 @@ SCENARIOS: dict[str, tuple[Talk, bool]] = {
     "text": (updated({"type": "realtime", "output_modalities": ["text"]}, question_then()), False),
     "interruption": (question_then(silence(0.6), speech()[: round(1.4 * RATE)]), False),
     "backchannel": (question_then(silence(0.6), speech("opening_hours")[4000 : 4000 + round(0.35 * RATE)]), False),
+    "patient": (
+        updated(
+            {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}},
+            question_then(silence(0.9), speech("opening_hours")[4000 : 4000 + round(0.35 * RATE)]),
+        ),
+        False,
+    ),
+    "patient_interruption": (
+        updated(
+            {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}},
+            question_then(silence(0.9), speech()[: round(1.4 * RATE)]),
+        ),
+        False,
+    ),
     "uninterrupted": (
         updated(
             {
@@ -320,6 +334,19 @@ def test_a_backchannel_does_not(calls: dict[str, Call]) -> None:
     assert call.first("response.done")["response"]["status"] == "completed"
     assert len(call.of("input_audio_buffer.speech_started")) == 2, "the backchannel was heard"
     assert ANSWER_S - 1.0 < audible_s(first_answer(call)) < ANSWER_S - 0.1, "turned down for a while and back"
+
+
+def test_semantic_detection_tells_of_no_backchannel(calls: dict[str, Call]) -> None:
+    """Clients stop their playback when they hear of a turn, so this one hears of those that took the floor."""
+    call = calls["patient"]
+    assert len(call.of("input_audio_buffer.speech_started")) == 1
+    assert len(call.of("input_audio_buffer.committed")) == 1
+    assert call.first("response.done")["response"]["status"] == "completed"
+    call = calls["patient_interruption"]
+    assert call.first("response.done")["response"]["status_details"]["reason"] == "turn_detected"
+    places = [i for i, kind in enumerate(call.types) if kind == "input_audio_buffer.speech_started"]
+    between = call.types[places[1] + 1 : call.types.index("response.done")]
+    assert "response.output_audio.delta" not in between, "told and stopped in one breath"
 
 
 def test_a_client_may_forbid_interruptions(calls: dict[str, Call]) -> None:
