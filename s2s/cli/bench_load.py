@@ -256,3 +256,5 @@ def _show(result: dict[str, Any]) -> None:
         )
         typer.echo(f"  {line('answer', each['answer_ms'])}")
         typer.echo(f"  {line('refusal', each['refusal_ms'])}")
+        broken = [name for name, holds in each["holds"].items() if not holds]
+        typer.echo(f"  {'all limits hold' if not broken else 'beyond their limits: ' + ', '.join(broken)}")
