@@ -62,7 +62,8 @@ class Devices(types.ModuleType):
 
     def __init__(self, works: bool = True):
         super().__init__("sounddevice")
-        self.works, self.played, self.options = works, [], dict[str, Any]()
+        self.works, self.options = works, dict[str, Any]()
+        self.played: list[np.ndarray] = []
 
     def check_input_settings(self, device: object, **options: Any) -> None:
         if not self.works:

@@ -106,12 +106,15 @@ def open_browser() -> Iterator[OpenBrowser]:
         yield launch
 
 
-@pytest.fixture
-def with_microphone(open_browser: OpenBrowser, tmp_path: Path) -> Iterator[Callable[..., Browser]]:
+OpenMicrophone = Callable[..., "Browser"]
+
+
+@pytest.fixture(scope="module")
+def with_microphone(open_browser: OpenBrowser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenMicrophone]:
     opened: list[Browser] = []
 
     def launch(*parts: np.ndarray) -> Browser:
-        path = tmp_path / "caller.wav"
+        path = tmp_path_factory.mktemp("microphone") / "caller.wav"
         write_wav(path, int16_to_float(np.concatenate(parts)), RATE)
         fake = f"--use-file-for-fake-audio-capture={path}%noloop"
         opened.append(open_browser("--use-fake-device-for-media-stream", fake))
@@ -122,8 +125,16 @@ def with_microphone(open_browser: OpenBrowser, tmp_path: Path) -> Iterator[Calla
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def caller(with_microphone: OpenMicrophone) -> Browser:
+    """Whoever starts a call in it asks one question."""
+    return with_microphone(silence(0.2), speech(), silence(30))
+
+
 def visit(browser: Browser, served: Served, **options: Any) -> tuple[Page, list[str]]:
     """The page, and what goes wrong in it."""
+    for context in browser.contexts:
+        context.close()  # of the test before
     page = browser.new_page(**options)
     page.set_default_timeout(PATIENCE_MS)
     errors: list[str] = []
@@ -144,7 +155,7 @@ def level(page: Page, side: str, above: int) -> None:
     wait_for(lambda: int(page.get_attribute(f"#{side}-level", "aria-valuenow") or 0) > above, PATIENCE_MS / 1000)
 
 
-def test_a_call(served: Served, with_microphone: Callable[..., Browser], tmp_path: Path) -> None:
+def test_a_call(served: Served, with_microphone: OpenMicrophone, tmp_path: Path) -> None:
     """The caller asks, talks into the answer and is answered again."""
     browser = with_microphone(silence(0.3), speech(), silence(2.2), speech("opening_hours"), silence(30))
     page, errors = visit(browser, served, viewport={"width": 900, "height": 760})
@@ -162,9 +173,8 @@ def test_a_call(served: Served, with_microphone: Callable[..., Browser], tmp_pat
     assert errors == []
 
 
-def test_a_phone_shows_the_whole_page(served: Served, with_microphone: Callable[..., Browser], tmp_path: Path) -> None:
-    browser = with_microphone(silence(0.2), speech(), silence(30))
-    page, errors = visit(browser, served, viewport={"width": 360, "height": 740}, color_scheme="dark")
+def test_a_phone_shows_the_whole_page(served: Served, caller: Browser, tmp_path: Path) -> None:
+    page, errors = visit(caller, served, viewport={"width": 360, "height": 740}, color_scheme="dark")
     page.click("text=Start call")
     page.wait_for_selector("#log .agent:not(.wordless)")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -176,11 +186,10 @@ def test_a_phone_shows_the_whole_page(served: Served, with_microphone: Callable[
     assert errors == []
 
 
-def test_a_full_server_says_so(served: Served, with_microphone: Callable[..., Browser]) -> None:
-    browser = with_microphone(silence(5))
+def test_a_full_server_says_so(served: Served, caller: Browser) -> None:
     session = served.engine.open()
     try:
-        page, _ = visit(browser, served)
+        page, _ = visit(caller, served)
         page.click("text=Start call")
         assert problem(page) == "All lines are busy. Try again in a moment."
     finally:
@@ -188,8 +197,8 @@ def test_a_full_server_says_so(served: Served, with_microphone: Callable[..., Br
     assert page.inner_text("#call") == "Start call"
 
 
-def test_a_token(guarded: Served, with_microphone: Callable[..., Browser]) -> None:
-    page, _ = visit(with_microphone(silence(0.2), speech(), silence(30)), guarded)
+def test_a_token(guarded: Served, caller: Browser) -> None:
+    page, _ = visit(caller, guarded)
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))
     page.on("websocket", lambda socket: addresses.append(socket.url))
@@ -206,10 +215,8 @@ def test_a_token(guarded: Served, with_microphone: Callable[..., Browser]) -> No
     assert not any("s3cret" in address for address in addresses)
 
 
-def test_cancelling_closes_the_microphone_that_opens_late(
-    served: Served, with_microphone: Callable[..., Browser]
-) -> None:
-    page, errors = visit(with_microphone(silence(5)), served)
+def test_cancelling_closes_the_microphone_that_opens_late(served: Served, caller: Browser) -> None:
+    page, errors = visit(caller, served)
     page.evaluate("""() => {
         const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         const allowed = new Promise((resolve) => { window.allow = resolve; });
@@ -237,10 +244,9 @@ def test_no_microphone(served: Served, open_browser: OpenBrowser) -> None:
         browser.close()
 
 
-def test_a_server_that_is_gone(with_microphone: Callable[..., Browser]) -> None:
-    browser = with_microphone(silence(30))
+def test_a_server_that_is_gone(caller: Browser) -> None:
     with serving(config=ServerConfig(model="echo"), live=True) as server:
-        page, _ = visit(browser, server)
+        page, _ = visit(caller, server)
         page.click("text=Start call")
         page.wait_for_selector("#status[data-state=live]")
     assert problem(page) in ("The connection was lost.", "The server has shut down.")
