@@ -204,6 +204,7 @@ def test_a_token(guarded: Served, caller: Browser) -> None:
     page.on("websocket", lambda socket: addresses.append(socket.url))
     page.click("text=Start call")
     assert problem(page) == "This server needs a token."
+    assert page.evaluate("document.activeElement.id") == "token"
     page.fill("#token", "wrong")
     page.click("text=Start call")
     page.wait_for_selector("#problem:has-text('does not know this token')")

@@ -64,7 +64,7 @@ function state(name, text) {
   $("status").textContent = text;
   $("call").textContent = { idle: "Start call", connecting: "Cancel", live: "Hang up" }[name];
   $("mute").disabled = name !== "live";
-  $("token").disabled = name !== "idle";
+  $("token-row").hidden = !server.token || name !== "idle";
 }
 
 function problem(text) {
@@ -97,7 +97,7 @@ async function start() {
     if (call !== mine) return; // cancelled
     if (!(error instanceof CallError)) console.error(error);
     finish(mine, error instanceof CallError ? error.message : `The call could not start: ${error.message}`);
-    if (server.token) $("token").focus();
+    if (error.aboutToken) $("token").focus();
   }
 }
 

@@ -16,7 +16,13 @@ const REASONS = {
 };
 
 // An error whose message is for people.
-export class CallError extends Error {}
+export class CallError extends Error {
+  aboutToken = false;
+}
+
+class TokenError extends CallError {
+  aboutToken = true;
+}
 
 // Events: "packet" (detail: a message of the worklet), "event" (detail: an event of the server), "end" (detail: reason).
 export class Call extends EventTarget {
@@ -81,7 +87,7 @@ export class Call extends EventTarget {
     try {
       await this.#context.audioWorklet.addModule("worklet.js");
     } catch {
-      throw new CallError(await this.#whyNot());
+      throw await this.#whyNot();
     }
     await this.#context.resume();
     this.#node = new AudioWorkletNode(this.#context, "call", { channelCount: 1, channelCountMode: "explicit" });
@@ -105,7 +111,7 @@ export class Call extends EventTarget {
       try {
         this.#socket = new WebSocket(address, protocols);
       } catch {
-        reject(new CallError("This token has characters that a browser cannot send."));
+        reject(new TokenError("This token has characters that a browser cannot send."));
         return;
       }
       let said = "";
@@ -125,7 +131,7 @@ export class Call extends EventTarget {
       this.#socket.onclose = async ({ code, reason }) => {
         const why = REASONS[reason] || said;
         if (this.#started) this.#end(why || (code === 1000 ? "" : "The connection was lost."));
-        else reject(new CallError(why || (await this.#whyNot())));
+        else reject(why ? new CallError(why) : await this.#whyNot());
       };
     });
   }
@@ -135,11 +141,11 @@ export class Call extends EventTarget {
     try {
       await fetch("livez", { cache: "no-store" });
     } catch {
-      return "The server cannot be reached.";
+      return new CallError("The server cannot be reached.");
     }
-    if (!this.#socket) return "A part of this page could not be loaded.";
-    if (!this.#needsToken) return "The server refused the call.";
-    return this.#token ? "The server does not know this token." : "This server needs a token.";
+    if (!this.#socket) return new CallError("A part of this page could not be loaded.");
+    if (!this.#needsToken) return new CallError("The server refused the call.");
+    return new TokenError(this.#token ? "The server does not know this token." : "This server needs a token.");
   }
 
   #receive(event) {

@@ -25,7 +25,7 @@ export class Transcript {
     who.className = "who";
     who.textContent = side === "you" ? "You: " : "Agent: ";
     const words = document.createElement("p");
-    words.textContent = "…";
+    words.textContent = "speaking …";
     const about = document.createElement("small");
     about.textContent = at;
     item.append(who, words, about);
