@@ -21,6 +21,7 @@ from s2s.audio.pcm import int16_to_float
 from s2s.cli.main import app
 from s2s.cli.talk import Lines
 from s2s.gateway.admission import Access
+from s2s.gateway.bridge import BridgeConfig
 from s2s.gateway.client import Received
 from s2s.gateway.server import ServerConfig
 from s2s.models.scripted import Script, ScriptedStep
@@ -95,6 +96,13 @@ def test_a_server_that_is_full(served: Served, question: Path, token: Path) -> N
 def test_no_server(question: Path) -> None:
     result = s2s("talk", "--url", "ws://127.0.0.1:1", "--file", question)
     assert result.exit_code == 2 and result.stderr.startswith("s2s: error: cannot reach ws://127.0.0.1:1/")
+
+
+def test_a_server_that_ends_the_call(question: Path) -> None:
+    with serving(config=ServerConfig(model="echo", bridge=BridgeConfig(max_call_s=0.5)), live=True) as server:
+        result = s2s("talk", "--url", server.ws, "--file", question)
+    assert result.exit_code == 2
+    assert result.stderr.endswith("s2s: error: the server ended the call: expired\n")
 
 
 @pytest.mark.parametrize(
