@@ -3,8 +3,9 @@
 The model speaks when it likes. Out of its continuous sound the floor makes answers (from the first audible sample to a
 pause), and protects the caller's right to interrupt whatever the model does:
 
-- the caller starts to speak over the agent: the agent is turned down at once (*ducked*), nothing else;
-- the caller goes on for `confirm_ms`: the agent is stopped, its answer ends, and what the model still says of it is not
+- a sudden sound of the caller over the agent: the agent is turned down at once (*ducked*), before anybody can know
+  whether it is speech, and comes back if it is not;
+- the caller speaks for `confirm_ms`: the agent is stopped, its answer ends, and what the model still says of it is not
   sent. The floor opens again when the caller is silent and the model has paused meanwhile, or when the model talks on
   though the caller has long finished;
 - the caller stops before (a backchannel, a cough): the agent comes back to level, its answer goes on.
@@ -33,18 +34,19 @@ _WORD_GAP_MS = 200  # an agent silent for less is speaking
 class FloorConfig:
     """audible_dbfs: quieter 10 ms blocks of the agent are silence. pause_ms: silence that ends an answer.
 
-    duck_db: below the agent's own level, where nobody calls it audible any more. confirm_ms: speech of the caller that
-    stops the agent. release_ms: silence of the caller that brings the agent back. reopen_pause_ms: of the agent.
-    reopen_after_caller_ms: of the caller's silence, for an agent that does not pause. absent_ms: without any audio, the
-    caller is silent. breath_ms: the caller's silence after which more speech of the same turn counts as a new start; an
-    echo of the caller has fallen silent before two thirds of it are over. answer_wait_ms: how long an answer that the
-    client asked for may take to begin.
+    duck_db: below the agent's own level, where nobody calls it audible any more. alert_ms: of a sudden sound until it
+    has to be speech. confirm_ms: speech of the caller that stops the agent. release_ms: silence of the caller that
+    brings the agent back. reopen_pause_ms: of the agent. reopen_after_caller_ms: of the caller's silence, for an agent
+    that does not pause. absent_ms: without any audio, the caller is silent. breath_ms: the caller's silence after which
+    more speech of the same turn counts as a new start; an echo of the caller has fallen silent before two thirds of it
+    are over. answer_wait_ms: how long an answer that the client asked for may take to begin.
     """
 
     audible_dbfs: float = -50.0
     pause_ms: int = 600
     duck_db: float = 32.0
     ramp_ms: int = 10
+    alert_ms: int = 160
     confirm_ms: int = 600
     release_ms: int = 64
     reopen_pause_ms: int = 160
@@ -92,7 +94,10 @@ class Floor:
         self._paused = False  # it has been long enough
         self._absent = 0  # samples of the agent since the last hop of the caller
         self._over_agent = False  # this turn of the caller began over the agent
+        self._in_turn = False
         self._speech_ms = self._quiet_ms = 0  # of the caller, in a row
+        self._calm_ms = 0  # since anything that turns the agent down
+        self._unexplained_ms = 0  # of sudden sound that is not speech so far
 
     @property
     def answering(self) -> bool:
@@ -144,20 +149,38 @@ class Floor:
     def caller(self, heard: Heard, interrupts: bool) -> bool:
         """One hop of the caller. True: the caller has taken the floor, the answer is to be cancelled."""
         if heard.started_ms is not None:
-            self._over_agent = self._speaks_before(heard.onset_ms)
+            self._in_turn, self._over_agent = True, self._speaks_before(heard.onset_ms)
         elif heard.speech and self._quiet_ms >= self.config.breath_ms:
             self._over_agent = self._over_agent or self._audible_within(self.config.breath_ms // 3)
-        self._speech_ms = self._speech_ms + HOP_MS if heard.speech else self._speech_ms
-        self._quiet_ms = 0 if heard.speech else self._quiet_ms + HOP_MS
+        if heard.stopped_ms is not None:
+            self._in_turn = False
+        alert = self._is_alert(heard)
         self._absent = 0
+        self._speech_ms += HOP_MS if heard.speech else 0
+        self._quiet_ms = 0 if heard.speech else self._quiet_ms + HOP_MS
+        self._calm_ms = 0 if heard.speech or alert else self._calm_ms + HOP_MS
         self._release()
-        if not (interrupts and self._over_agent and self._answer and heard.speech):
+        if not interrupts or self._answer is None:
             return False
-        if self._speech_ms >= self.config.confirm_ms:
+        if self._over_agent and heard.speech and self._speech_ms >= self.config.confirm_ms:
             return True
-        if not self.ducked and self._audible_within(_WORD_GAP_MS):
+        if (alert or (self._over_agent and heard.speech)) and self._audible_within(_WORD_GAP_MS) and not self.ducked:
             self._fader.fade_to(self._duck_gain)
         return False
+
+    def _is_alert(self, heard: Heard) -> bool:
+        """Whether a sudden sound over the agent may become speech: not once it has lasted and did not."""
+        if heard.speech:
+            self._unexplained_ms = 0
+            return False
+        if not heard.sudden:
+            self._unexplained_ms = max(0, self._unexplained_ms - HOP_MS)
+            return False
+        self._unexplained_ms += HOP_MS
+        if self._unexplained_ms > self.config.alert_ms:
+            self._unexplained_ms = 2 * self.config.alert_ms
+            return False
+        return self._speaks_before(heard.onset_ms) and (self._over_agent or not self._in_turn)
 
     def agent(self, pcm: NDArray[np.int16], heard_ms: int) -> tuple[NDArray[np.int16], Started | None, Finished | None]:
         """One step of the model -> what the caller gets, whether an answer starts with it, whether one ends after."""
@@ -165,6 +188,7 @@ class Floor:
         self._absent += len(pcm)
         if 1000 * self._absent > self.config.absent_ms * self._rate:
             self._quiet_ms += 1000 * len(pcm) // self._rate
+            self._calm_ms = max(self._calm_ms, self._quiet_ms)
             self._release()
         if self._shut is not None:
             self._pause = 0 if audible else self._pause + len(pcm)
@@ -211,8 +235,8 @@ class Floor:
         """Bring the agent back if the caller is silent."""
         if self._quiet_ms > self.config.release_ms:
             self._speech_ms = 0
-            if self.ducked:
-                self._fader.fade_to(1.0)
+        if self._calm_ms > self.config.release_ms and self.ducked:
+            self._fader.fade_to(1.0)
 
     def _open(self) -> None:
         self._shut = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +23,21 @@ from s2s.audio.resample import StreamingResampler
 RATE = 16000
 HOP = 512
 HOP_MS = 1000 * HOP // RATE
-_QUIET = 1e-6  # mean square, -60 dB of full scale: no voice
+QUIET_DBFS = -60.0  # no voice; a hop below is silence without asking the network
 
 
 @dataclass(frozen=True)
 class Hop:
-    """Probability of speech in one window; `loud`: not silence; `end_ms`: of the audio received."""
+    """Probability of speech in one window and its level; `end_ms`: of the audio received."""
 
     probability: float
-    loud: bool
+    level_dbfs: float
     end_ms: int
+
+    @property
+    def loud(self) -> bool:
+        """Whether it is more than silence."""
+        return self.level_dbfs > QUIET_DBFS
 
 
 @functools.cache
@@ -61,6 +67,6 @@ class VoiceActivity:
         """Take samples [N] at the engine's rate."""
         for frame in self._framer.push(self._resampler.process(int16_to_float(pcm))):
             self._hops += 1
-            loud = bool(np.square(frame).mean() > _QUIET)
-            probability = float(self._detector.process_array(frame)) if loud else 0.0
-            yield Hop(probability, loud, self._hops * HOP_MS)
+            level_dbfs = 10 * math.log10(float(np.square(frame).mean()) + 1e-12)
+            probability = float(self._detector.process_array(frame)) if level_dbfs > QUIET_DBFS else 0.0
+            yield Hop(probability, level_dbfs, self._hops * HOP_MS)

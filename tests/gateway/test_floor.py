@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from s2s.gateway.floor import Finished, Floor, Started, Words
 from s2s.gateway.turns import TurnDetection, TurnDetector
-from s2s.gateway.voice import HOP_MS, Hop
+from s2s.gateway.voice import HOP_MS, Hop, VoiceActivity
+from tests.gateway.serving import silence, speech
 
 RATE, STEP = 24000, 960
 TONE = np.full(STEP, 6000, dtype=np.int16)
@@ -29,7 +30,7 @@ class Play:
     out: list[float] = field(default_factory=list)
     events: list[tuple[str, int]] = field(default_factory=list)
 
-    def run(self, milliseconds: int, agent: bool, caller: bool, interrupts: bool = True) -> None:
+    def run(self, milliseconds: int, agent: bool, caller: bool, interrupts: bool = True, noise: bool = False) -> None:
         for _ in range(milliseconds // 40):
             pcm, started, finished = self.floor.agent(TONE if agent else QUIET, self.now_ms)
             self.out.append(float(np.abs(pcm[STEP // 2 :]).max()))
@@ -38,7 +39,7 @@ class Play:
             self.now_ms += 40
             while (self.hops + 1) * HOP_MS <= self.now_ms:
                 self.hops += 1
-                hop = Hop(1.0 if caller else 0.0, caller, self.hops * HOP_MS)
+                hop = Hop(1.0 if caller else 0.0, -20.0 if caller or noise else -80.0, self.hops * HOP_MS)
                 if self.floor.caller(self.turns.push(hop), interrupts):
                     assert self.floor.cancel("turn_detected") is not None
                     self.events.append(("stopped", self.now_ms))
@@ -85,6 +86,16 @@ def test_a_backchannel_below_half_a_second_does_not_stop_the_agent(steps: int) -
     assert 40 * down <= 700, "back within 0.7 s: it has not yielded"
 
 
+def test_a_noise_turns_the_agent_down_for_a_moment_only() -> None:
+    play = Play()
+    play.run(800, agent=True, caller=False)
+    play.run(2000, agent=True, caller=False, noise=True)
+    assert play.names == ["started"]
+    down = [level < 600 for level in play.out]
+    assert 120 <= 40 * sum(down) <= 320, "until it would have been speech"
+    assert not any(down[-40:]), "a noise that goes on is known"
+
+
 def test_a_caller_who_speaks_first_is_not_interrupting() -> None:
     """An echo of the caller is such an agent."""
     play = Play()
@@ -92,6 +103,27 @@ def test_a_caller_who_speaks_first_is_not_interrupting() -> None:
     play.run(2000, agent=True, caller=True)
     assert play.names == ["started"]
     assert play.out[-1] == 6000
+
+
+@pytest.mark.parametrize("name", ["refund", "opening_hours"])
+def test_the_first_sound_of_speech_turns_the_agent_down_within_two_hops_and_a_packet(
+    name: str, rng: np.random.Generator
+) -> None:
+    """The barge-in budget is 150 ms in all; the rest of it is one step of the agent and the listener's buffer."""
+    delays = []
+    for _ in range(10):
+        caller = np.concatenate([silence(1.0)[: 24000 - int(rng.integers(1000))], speech(name)[:24000]])
+        first_ms = 1000 * float(np.flatnonzero(np.abs(caller) > 1000)[0]) / RATE
+        floor, turns, voice = Floor(RATE), TurnDetector(TurnDetection()), VoiceActivity(RATE)
+        for start in range(0, len(caller), 480):
+            if start % STEP == 0:
+                floor.agent(TONE, 1000 * start // RATE)
+            for hop in voice.push(caller[start : start + 480]):
+                floor.caller(turns.push(hop), True)
+            if floor.ducked:
+                delays.append(1000 * (start + 480) / RATE - first_ms)
+                break
+    assert len(delays) == 10 and max(delays) <= 2 * HOP_MS + 20
 
 
 @pytest.mark.parametrize("delay_ms", [40, 80, 120])

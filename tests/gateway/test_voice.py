@@ -72,7 +72,10 @@ def test_calls_do_not_share_what_they_heard() -> None:
 
 def test_a_turn_ends_after_its_silence_and_begins_with_its_padding() -> None:
     detector = TurnDetector(TurnDetection(threshold=0.5, prefix_padding_ms=100, silence_duration_ms=96))
-    loud = [detector.push(Hop(p, p > 0, HOP_MS * (n + 11))) for n, p in enumerate([0, 0.6, 0.4, 0.2, 0.0, 0.0, 0.0])]
+    loud = [
+        detector.push(Hop(p, -30.0 if p else -80.0, HOP_MS * (n + 11)))
+        for n, p in enumerate([0, 0.6, 0.4, 0.2, 0.0, 0.0, 0.0])
+    ]
     assert [each.started_ms for each in loud] == [None, 11 * HOP_MS - 100, None, None, None, None, None]
     assert [each.speech for each in loud] == [False, True, True, False, False, False, False]
     assert [each.stopped_ms for each in loud].index(13 * HOP_MS) == 5
