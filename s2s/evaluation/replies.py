@@ -14,6 +14,7 @@ from s2s.evaluation.statistics import proportion, summarise
 from s2s.evaluation.word_errors import DIGIT_WORDS, WordErrors, count_errors, normalise, word_error_rate
 
 MAX_WORD_ERRORS = 0.2
+_ENDS_AFTER_S = 2.0  # a silence of the agent that ends an answer
 _CONTEXT_MS = 150  # kept on both sides of what is audible, so that soft first and last sounds reach the recogniser
 
 
@@ -95,15 +96,21 @@ def score_replies(conversation: Conversation, expected: Sequence[ExpectedReply],
         gap = voice_to_voice(reply.turn, spans, until)
         heard = ""
         if gap is not None:
-            heard = _hear(conversation.agent, rate, _answer(spans, reply.turn.end + gap, until), recogniser)
+            heard = _hear(conversation.agent, rate, _answer(spans, reply.turn.end + gap, until, rate), recogniser)
         scores.append(score_text(reply, heard, None if gap is None else gap * 1000 / rate))
     return scores
 
 
-def _answer(spans: Sequence[Span], start: int, until: int | None) -> Span:
-    """Return the stretch from `start` to the end of the last span that begins before `until`."""
-    ends = [span.end for span in spans if span.start >= start and (until is None or span.start < until)]
-    return Span(start, ends[-1])
+def _answer(spans: Sequence[Span], start: int, until: int | None, rate: int) -> Span:
+    """Return the stretch from `start` to where the agent is silent for `_ENDS_AFTER_S`, or the next turn begins."""
+    end = start
+    for span in spans:
+        if span.start < start or (until is not None and span.start >= until):
+            continue
+        if end > start and span.start - end > _ENDS_AFTER_S * rate:
+            break  # what follows is not part of the answer: a desk asks "are you still there?" by and by
+        end = span.end
+    return Span(start, end)
 
 
 def _hear(track: np.ndarray, rate: int, answer: Span, recogniser: Hears) -> str:

@@ -66,6 +66,14 @@ def test_replies_are_heard_in_their_own_turn() -> None:
     assert hears.lengths == pytest.approx([2.6, 2.0])  # what is audible, and 150 ms on both sides
 
 
+def test_what_comes_after_a_long_silence_is_no_part_of_the_answer() -> None:
+    user, agent = track(14.0, (0.5, 1.5)), track(14.0, (1.7, 2.7), (4.0, 5.0), (11.0, 12.0))
+    hears = Scripted("Refunds take 3 to 5 working days.")
+    (score,) = score_replies(Dialogue("d", user, agent, RATE), [expected("Refunds")], hears)
+    assert hears.lengths == pytest.approx([3.6])
+    assert score.gap_ms == pytest.approx(200)
+
+
 def test_an_answer_in_the_next_turn_is_no_answer() -> None:
     user, agent = track(12.0, (0.5, 1.5), (6.0, 7.0)), track(12.0, (7.3, 9.0))
     hears = Scripted("We are open from 8 to 6.")
