@@ -64,6 +64,8 @@ class Loudspeaker:
                 self._dry, self._lead = False, self._buffer
             elif self._size > self._buffer + len(pcm) and np.abs(pcm.astype(np.int32)).max() < _QUIET:
                 continue
+            else:
+                self._lead = min(self._lead, max(0, self._buffer - self._size))  # a burst is a buffer by itself
             self._waiting.append(pcm)
             self._size += len(pcm)
             while self._size > self._limit:

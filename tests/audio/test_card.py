@@ -24,8 +24,16 @@ def test_a_packet_waits_for_the_buffer_and_the_next_one_follows() -> None:
     loudspeaker = Loudspeaker(RATE, buffer_ms=30)
     assert not loudspeaker.pull(10).any()
     loudspeaker.push(packet(1))
+    assert not loudspeaker.pull(20).any()
     loudspeaker.push(packet(2))
-    assert loudspeaker.pull(80).tolist() == [0] * 30 + [1] * 20 + [2] * 20 + [0] * 10
+    assert loudspeaker.pull(60).tolist() == [0] * 10 + [1] * 20 + [2] * 20 + [0] * 10
+
+
+def test_packets_that_come_together_need_not_wait() -> None:
+    loudspeaker = Loudspeaker(RATE, buffer_ms=30)
+    for value in (1, 2, 3):
+        loudspeaker.push(packet(value))
+    assert loudspeaker.pull(60).tolist() == [1] * 20 + [2] * 20 + [3] * 20
 
 
 def test_nothing_left_is_counted_once_and_waits_for_the_buffer_again() -> None:

@@ -99,7 +99,6 @@ def open_browser() -> Iterator[OpenBrowser]:
             browser: Browser = playwright.chromium.launch(
                 executable_path=CHROMIUM,
                 args=["--no-sandbox", "--use-fake-ui-for-media-stream", *options],
-                ignore_default_args=["--hide-scrollbars"],
             )
             return browser
 
@@ -158,7 +157,7 @@ def level(page: Page, side: str, above: int) -> None:
 def test_a_call(served: Served, with_microphone: OpenMicrophone, tmp_path: Path) -> None:
     """The caller asks, talks into the answer and is answered again."""
     browser = with_microphone(silence(0.3), speech(), silence(2.2), speech("opening_hours"), silence(30))
-    page, errors = visit(browser, served, viewport={"width": 900, "height": 760})
+    page, errors = visit(browser, served, viewport={"width": 900, "height": 800})
     page.click("text=Start call")
     level(page, "you", 40)
     level(page, "agent", 40)

@@ -39,6 +39,8 @@ class Call extends AudioWorkletProcessor {
       this.lead = this.target;
     } else if (this.size > this.target + pcm.length && pcm.every((value) => Math.abs(value) < QUIET)) {
       return;
+    } else {
+      this.lead = Math.min(this.lead, Math.max(0, this.target - this.size)); // a burst is a buffer by itself
     }
     this.waiting.push(pcm);
     this.size += pcm.length;
