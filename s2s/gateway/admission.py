@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from s2s.engine.engine import Engine
+from s2s.engine.engine import Engine, EngineFull
+from s2s.engine.session import Session, SessionConfig
 from s2s.gateway.limits import Limits
 
 KEY_PROTOCOL = "openai-insecure-api-key."
@@ -50,10 +52,31 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class OpenSessions:
+    """The sessions of running calls, counted by the loop that opens them, so that none is counted late."""
+
+    def __init__(self, engine: Engine):
+        self._rate, self._max_sessions = engine.sample_rate, engine.config.max_sessions
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    def add(self, session: Session) -> None:
+        self._sessions.add(session)
+
+    @property
+    def free(self) -> int:
+        return self._max_sessions - sum(not session.closing for session in self._sessions)
+
+    @property
+    def buffered_s(self) -> float:
+        """The most that a caller is ahead of the model."""
+        return max((session.stats.buffered_samples for session in self._sessions), default=0) / self._rate
+
+
 class Admission:
     """The door of one server."""
 
     def __init__(self, engine: Engine, access: Access, limits: Limits):
+        self.sessions = OpenSessions(engine)
         self.engine, self.access, self.limits = engine, access, limits
         self.draining = False
         self.refusals: Counter[str] = Counter()
@@ -88,9 +111,22 @@ class Admission:
         limit = self.limits.max_per_client
         if limit is not None and self._calls[client] >= limit:
             return Refusal(429, "too_many_calls", f"a client may have {limit} calls at once")
-        if stats.free <= 0:
+        if self.free <= 0:
             return Refusal(503, "server_full", "all sessions are taken, try again later")
         return None
+
+    @property
+    def free(self) -> int:
+        """Sessions that may be opened now."""
+        return min(self.sessions.free, self.engine.stats.free)
+
+    def open(self, config: SessionConfig) -> Session:
+        """Raises EngineFull."""
+        if self.sessions.free <= 0:
+            raise EngineFull("all sessions are taken")
+        session = self.engine.open(config)
+        self.sessions.add(session)
+        return session
 
     def client_of(self, headers: Mapping[str, str], protocols: list[str], address: str) -> str:
         """What calls are counted by: the token where there is one, never the token itself."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from s2s.engine.engine import Engine
-from s2s.engine.session import Session
 from s2s.engine.stats import BOUNDS_MS
+from s2s.gateway.admission import OpenSessions
 from s2s.gateway.base import AgentAudio, AnswerEnded, CallerStarted, CallerStopped, Outgoing
 
 _LATENCY_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
@@ -23,10 +22,9 @@ _LATENCY_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0
 class Metrics:
     """Of one server; its registry is its own, so that a process may hold several."""
 
-    def __init__(self, engine: Engine):
-        self.sessions = OpenSessions(engine.sample_rate)
+    def __init__(self, engine: Engine, sessions: OpenSessions):
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineCollector(engine, self.sessions))
+        self.registry.register(_EngineCollector(engine, sessions))
         self.calls = Counter("s2s_calls", "Calls taken.", ["protocol"], registry=self.registry)
         self.refused = Counter("s2s_calls_refused", "Calls refused.", ["code"], registry=self.registry)
         self.ended = Counter("s2s_calls_ended", "Calls ended.", ["reason"], registry=self.registry)
@@ -47,21 +45,6 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
-
-
-class OpenSessions:
-    """The sessions of running calls, for how far their callers are ahead."""
-
-    def __init__(self, sample_rate: int):
-        self._rate = sample_rate
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-    def add(self, session: Session) -> None:
-        self._sessions.add(session)
-
-    @property
-    def buffered_s(self) -> float:
-        return max((session.stats.buffered_samples for session in self._sessions), default=0) / self._rate
 
 
 class CallMetrics:

@@ -51,7 +51,7 @@ class Gateway:
     def __init__(self, engine: Engine, config: ServerConfig):
         self.engine, self.config = engine, config
         self.admission = Admission(engine, config.access, config.limits)
-        self.metrics = Metrics(engine)
+        self.metrics = Metrics(engine, self.admission.sessions)
 
     @property
     def alive(self) -> bool:
@@ -62,9 +62,7 @@ class Gateway:
 
     def open(self) -> Session:
         seed = secrets.randbits(31) if self.config.seed is None else self.config.seed
-        session = self.engine.open(SessionConfig(seed=seed))
-        self.metrics.sessions.add(session)
-        return session
+        return self.admission.open(SessionConfig(seed=seed))
 
     async def enter(self, websocket: WebSocket) -> str | None:
         """Check who calls; the client's name in counts, or None when the call is refused and told so."""
@@ -138,8 +136,9 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
     async def readyz() -> Response:
         """Whether a call would be taken now."""
         stats, draining = gateway.engine.stats, gateway.admission.draining
-        ready = stats.warm and stats.free > 0 and not draining and gateway.alive
-        state = {"ready": ready, "warm": stats.warm, "free": stats.free, "draining": draining}
+        free = gateway.admission.free
+        ready = stats.warm and free > 0 and not draining and gateway.alive
+        state = {"ready": ready, "warm": stats.warm, "free": free, "draining": draining}
         return JSONResponse(state, 200 if ready else 503, {} if ready else {"Retry-After": str(RETRY_AFTER_S)})
 
     @app.get("/metrics")
@@ -147,7 +146,7 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         """For Prometheus, with the token where there is one."""
         if (refusal := gateway.admission.authorize(request.headers, [])) is not None:
             return JSONResponse({"error": {"code": refusal.code, "message": refusal.message}}, refusal.status)
-        gateway.metrics.ready.set(gateway.engine.stats.free > 0 and not gateway.admission.draining)
+        gateway.metrics.ready.set(gateway.admission.free > 0 and not gateway.admission.draining)
         return Response(gateway.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

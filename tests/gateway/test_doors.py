@@ -146,7 +146,7 @@ def test_a_full_server_says_so(small: Served) -> None:
             ready = await http(small, "/readyz")
             assert ready.status_code == 503 and ready.json()["free"] == 0 and "Retry-After" in ready.headers
             assert (await http(small, "/livez")).status_code == 200
-        await asyncio.to_thread(wait_for, lambda: small.engine.stats.free == 1)
+        await asyncio.to_thread(wait_for, lambda: small.gateway.admission.free == 1)
         assert (await http(small, "/readyz")).json() == {"ready": True, "warm": True, "free": 1, "draining": False}
 
     asyncio.run(run())
@@ -154,7 +154,7 @@ def test_a_full_server_says_so(small: Served) -> None:
 
 def test_a_session_lost_between_handshake_and_start_is_refused_too(small: Served) -> None:
     async def run() -> None:
-        await asyncio.to_thread(wait_for, lambda: small.engine.stats.free == 1)
+        await asyncio.to_thread(wait_for, lambda: small.gateway.admission.free == 1)
         async with connect(f"{small.ws}/v1/live/sessions") as slow, connect(f"{small.ws}/v1/realtime") as quick:
             await quick.recv()
             await slow.send(json.dumps({"type": "session.start", "session": {"model": "m"}}))
@@ -171,7 +171,7 @@ def test_refusals_come_at_once(small: Served) -> None:
     """Within 100 ms on a machine with time; here only that no refusal waits for anything."""
 
     async def run() -> None:
-        await asyncio.to_thread(wait_for, lambda: small.engine.stats.free == 1)
+        await asyncio.to_thread(wait_for, lambda: small.gateway.admission.free == 1)
         async with connect(f"{small.ws}/v1/realtime") as call:
             await call.recv()
             start_s = time.monotonic()
