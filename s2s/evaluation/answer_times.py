@@ -14,7 +14,7 @@ from s2s.evaluation.conversation import response_gaps
 from s2s.evaluation.statistics import summarise
 
 AGREE_MS = 50.0  # two onset detectors that differ by no more agree; a detector of voices has hops of 32 ms
-_ECHO_S = 1.0  # an echo later than this is none
+_ECHO_S, _ECHO_TAIL_S = 1.0, 0.4  # an echo later than this is none; what of a turn is looked for
 _SOUND = 1e-3  # of full scale
 _ALIKE = 0.5  # correlation of an echo with what was said
 
@@ -99,9 +99,13 @@ def _over(heard: Heard, turn: Span, gap: int | None, echo: int | None, expected:
 
 
 def echo_delay(caller: np.ndarray, agent: np.ndarray, sample_rate: int, turn: Span) -> int | None:
-    """Samples by which the agent repeats a turn of the caller later, exactly; None where it does not."""
-    said = np.asarray(caller[turn.start : turn.end], dtype=np.float64)
-    back = np.asarray(agent[turn.start : turn.end + round(_ECHO_S * sample_rate)], dtype=np.float64)
+    """Samples by which the agent repeats the end of a turn of the caller later, exactly; None where it does not.
+
+    The last 0.4 s: where a hitch moved the rest of a turn, the end of speech is what counts.
+    """
+    start = max(turn.start, turn.end - round(_ECHO_TAIL_S * sample_rate))
+    said = np.asarray(caller[start : turn.end], dtype=np.float64)
+    back = np.asarray(agent[start : turn.end + round(_ECHO_S * sample_rate)], dtype=np.float64)
     if len(back) < len(said) or not len(said):
         return None
     size = 1 << (len(said) + len(back)).bit_length()
