@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 
 class ProtocolError(ValueError):
@@ -31,6 +32,19 @@ class Part(BaseModel):
     """Any object inside a message."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, but `1e999` is one, and what is kept is sent back."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(inner)
+    return value
+
+
+Free = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""An object of whatever keys."""
 
 
 def parse(adapter: TypeAdapter[Any], text: str | bytes) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from s2s.gateway.formats import WireFormat
-from s2s.gateway.messages import Message, Part, ProtocolError, parse, validate
+from s2s.gateway.messages import Free, Message, Part, ProtocolError, parse, validate
 from s2s.gateway.turns import TurnDetection
 
 Dialect = Literal["ga", "beta"]
@@ -179,9 +179,13 @@ class AudioInput(Part):
     turn_detection: Detection | None = None
 
 
+class Voice(Part):
+    id: str
+
+
 class AudioOutput(Part):
     format: Format | None = None
-    voice: str | dict[str, Any] | None = None
+    voice: str | Voice | None = None
     speed: Annotated[float, Field(ge=0.25, le=1.5)] | None = None
 
 
@@ -190,11 +194,42 @@ class Audio(Part):
     output: AudioOutput | None = None
 
 
+class Tool(Part):
+    """Kept and shown; the model calls none."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: Free | None = None
+
+
+class ToolName(Part):
+    type: Literal["function"]
+    name: str
+
+
+class Tracing(Part):
+    group_id: str | None = None
+    workflow_name: str | None = None
+    metadata: Free | None = None
+
+
+class Truncation(Part):
+    type: Literal["retention_ratio"]
+    retention_ratio: Annotated[float, Field(ge=0, le=1)]
+
+
+class Prompt(Part):
+    id: str
+    version: str | None = None
+    variables: dict[str, str] | None = None
+
+
 class Shared(Part):
     instructions: str | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    tracing: Literal["auto"] | dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolName | None = None
+    tracing: Literal["auto"] | Tracing | None = None
     recording_consent: bool | None = None  # ours: the caller agrees to be recorded
 
 
@@ -203,9 +238,9 @@ class GaSession(Shared):
     output_modalities: Modalities | None = None
     audio: Audio | None = None
     max_output_tokens: MaxTokens | None = None
-    truncation: str | dict[str, Any] | None = None
-    include: list[str] | None = None
-    prompt: dict[str, Any] | None = None
+    truncation: Literal["auto", "disabled"] | Truncation | None = None
+    include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
+    prompt: Prompt | None = None
 
 
 class BetaSession(Shared):

@@ -27,9 +27,22 @@ TYPES = [
 KEYS = [
     "type", "event_id", "session", "audio", "item", "item_id", "content_index", "audio_end_ms", "response", "input",
     "output", "format", "rate", "turn_detection", "model", "instructions", "content", "role", "voice", "modalities",
-    "output_modalities", "input_audio_format", "tools", "threshold", "previous_item_id", "delegation", "store",
+    "output_modalities", "input_audio_format", "tools", "tool_choice", "tracing", "truncation",
+    "prompt", "id", "name", "threshold", "previous_item_id", "delegation", "store",
 ]  # fmt: skip
-VALUES = ["audio/pcm", "audio/pcmu", "realtime", "server_vad", "semantic_vad", "message", "user", "pcm16", "client"]
+VALUES = [
+    "function",
+    "retention_ratio",
+    "audio/pcm",
+    "audio/pcmu",
+    "realtime",
+    "server_vad",
+    "semantic_vad",
+    "message",
+    "user",
+    "pcm16",
+    "client",
+]
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(VALUES)
 values = st.recursive(
@@ -100,6 +113,20 @@ def test_what_is_no_event(parse: Callable[[str | bytes], Any], text: str | bytes
     with pytest.raises(ProtocolError) as caught:
         parse(text)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"tools": [{"type": "function", "name": "f", "parameters": {"a": [1e999]}}]},
+        {"tools": [{"type": False}]},
+        {"tool_choice": "perhaps"},
+        {"audio": {"output": {"speed": 1e999}}},
+    ],
+)
+def test_settings_that_no_client_would_understand(session: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError, match="session"):
+        parse_session(json.loads(json.dumps(session)), "ga")
 
 
 def test_errors_name_the_key_and_the_event() -> None:
