@@ -245,15 +245,18 @@ class Engine:
         for row in reversed(range(len(self._seats))):
             if self._seats[row].session.closing:
                 self._leave(row, "closed")
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for session, controls in waiting:
-            if session.closing:
-                self._end(session, "closed")
-                continue
-            self._batch.slots.join(controls)
-            with self._lock:
+        given_up = []
+        with self._lock:  # all in one go: whoever counts finds every session in one of the two lists
+            slots = self._batch.slots
+            while self._waiting and slots.count < slots.num_rows:
+                session, controls = self._waiting.pop(0)
+                if session.closing:
+                    given_up.append(session)
+                    continue
+                slots.join(controls)
                 self._seats.append(_Seat(session, {}))
+        for session in given_up:
+            self._end(session, "closed")
 
     def _deliver(self, results: list[Said | Exception | None]) -> None:
         failed: dict[int, Exception] = {}

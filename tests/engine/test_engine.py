@@ -105,6 +105,21 @@ def test_a_full_engine_refuses_and_room_is_there_at_once() -> None:
     assert engine.stats.free == 0
 
 
+def test_who_finds_no_row_waits_for_one() -> None:
+    engine = virtual(max_sessions=1)
+    first = engine.open()
+    engine.tick()
+    # A call may end while a tick gives rows out: its place can be taken before its row is free.
+    later, first_controls = Session("later", 1000, 40, 2000, 2000), engine._controls(SessionConfig())
+    engine._waiting.append((later, first_controls))
+    later.push(pcm(5))
+    engine.tick()
+    assert heard(later) == [] and engine.stats.failures == 0
+    first.close()
+    engine.tick()
+    assert heard(later) == [5] and first.pull() == [Ended("closed")]
+
+
 def test_a_session_closed_before_it_joined_ends() -> None:
     engine = virtual()
     session = engine.open()
