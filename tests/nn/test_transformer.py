@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from s2s.nn.attention import Attention, attention_positions, rotate, rotations
+from s2s.nn.attention import Attention, attend_by_products, attention_positions, rotate, rotations
 from s2s.nn.transformer import Transformer, TransformerConfig
 from tests.tiny import stirred
 
@@ -114,3 +115,18 @@ def test_head_counts_that_do_not_fit_are_refused(sizes: tuple[int, int, int]) ->
 def test_a_window_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="window is 0, allowed is 1"):
         Attention(8, 2, 1, 0)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (6, 2), (4, 1)])
+def test_attention_by_products_is_attention(heads: int, groups: int) -> None:
+    torch.manual_seed(heads)
+    shapes = ((2, 9, heads, 8), (2, 9, groups, 8), (2, 9, groups, 8))
+    q, k, v = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True, enable_gqa=True)
+    found = attend_by_products(q, k, v)
+    assert torch.allclose(found, expected.transpose(1, 2).flatten(2))
+    weight = torch.randn_like(found)
+    gradients = [
+        torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (found, expected.transpose(1, 2).flatten(2))
+    ]
+    assert all(torch.allclose(a, b) for a, b in zip(*gradients))

@@ -1,0 +1,44 @@
+"""What training hides from a model of its own past: errors of a live call must not be news to it."""
+
+import torch
+
+from s2s.models.duplex import DuplexConfig
+from s2s.streams import dialogue_layout
+from s2s.train.module import DuplexModule, DuplexTrainConfig
+from tests.tiny import tiny_model
+
+LAYOUT = dialogue_layout(2, 16, 32)
+
+
+def hidden(**shares: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs [B, R, S] of words and codes at every step, before and after."""
+    config: DuplexConfig = tiny_model(LAYOUT).config
+    module = DuplexModule(DuplexTrainConfig(config, **({"history_noise": 0.0} | shares)))
+    rows = [torch.randint(s.vocab_size, (64, s.num_rows, 9)) for s in LAYOUT.streams]
+    inputs = torch.cat(rows, dim=1)
+    return inputs, module._with_noise(inputs)
+
+
+def changed(before: torch.Tensor, after: torch.Tensor, name: str) -> torch.Tensor:
+    rows = LAYOUT.rows(name)
+    return before[:, rows] != after[:, rows]
+
+
+def test_transcripts_and_voice_are_hidden_in_whole_rows() -> None:
+    torch.manual_seed(0)
+    before, after = hidden(hidden_transcripts=0.5, hidden_voice=0.25)
+    for name, share in (("user_text", 0.5), ("agent", 0.25)):
+        moved = changed(before, after, name)
+        whole = moved.flatten(1).all(dim=1)
+        assert torch.equal(whole, moved.flatten(1).any(dim=1))
+        assert abs(whole.float().mean() - share) < 0.2
+        assert (after[:, LAYOUT.rows(name)][moved] == LAYOUT.stream(name).pad_id).all()
+    assert not changed(before, after, "user").any() and not changed(before, after, "agent_text").any()
+
+
+def test_noise_touches_everything_said_and_nothing_heard() -> None:
+    torch.manual_seed(0)
+    before, after = hidden(history_noise=0.5, hidden_transcripts=0.0, hidden_voice=0.0)
+    assert not changed(before, after, "user").any()
+    for name in ("user_text", "agent_text", "agent"):
+        assert 0.3 < changed(before, after, name).float().mean() < 0.6
