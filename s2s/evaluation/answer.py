@@ -93,13 +93,13 @@ def answer_all(
         if wav.ndim != 1 or len(wav) == 0:
             raise ValueError(f"a caller's recording has the shape [N] with N > 0, not {list(wav.shape)}")
     step, spec = bundle.step(config.speed or bundle.defaults.speed), bundle.codec.spec
-    if isinstance(step, TracedStep):
-        step.prepare(len(wavs))
     heard = [torch.from_numpy(resample(wav, sample_rate, spec.sample_rate).copy())[None] for wav in wavs]
     longest = max(wav.shape[-1] for wav in heard)
     rows = torch.stack([F.pad(wav, (0, longest - wav.shape[-1])) for wav in heard])
     tail = Tail(round(config.tail_s * spec.frame_rate), round(QUIET_S * spec.frame_rate))
     controls = bundle.controls(len(wavs), config.temperature, config.top_k, config.seed)
+    if isinstance(step, TracedStep):
+        step.prepare(controls)  # else the first step's time would hold the making of its graph
     played = play(step, rows, controls, tail)
     said = F.pad(played.wav[:, 0].float(), (spec.frame_size, 0)).numpy()  # what a step says is heard one frame later
     caller = F.pad(rows[:, 0], (0, said.shape[-1] - longest)).numpy()

@@ -37,8 +37,9 @@ class TracedStep:
     def init_state(self, rows: int) -> DuplexState:
         return self._step.init_state(rows)
 
-    def prepare(self, rows: int, greedy: bool = True) -> None:
-        """Make the graph for this many rows now."""
+    def prepare(self, controls: Controls) -> None:
+        """Make the graph for as many rows as these and for how they sample now."""
+        rows, greedy = len(controls.temperature), not values_of(controls)
         if (rows, greedy) not in self._graphs:
             state = self._step.init_state(rows)
             wav = torch.zeros(rows, 1, self.step_size, dtype=leaves(state)[0].dtype, device=leaves(state)[0].device)
@@ -46,11 +47,10 @@ class TracedStep:
             self._graphs[rows, greedy] = frozen(self._step, self._tick, {"wav": wav} | values_of(controls), state)
 
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:
-        values = {"wav": wav} | values_of(controls)
-        greedy = len(values) == 1
-        self.prepare(len(wav), greedy)
+        self.prepare(controls)
+        values = values_of(controls)
         with torch.inference_mode():
-            out = self._graphs[len(wav), greedy](values, state)
+            out = self._graphs[len(wav), not values]({"wav": wav} | values, state)
         return StepOut(out.pop("wav"), out)
 
     def _tick(self, values: Values, state: DuplexState) -> Values:
