@@ -18,13 +18,16 @@ class DialogueDataConfig:
 
     `batch_size` counts the rows over all ranks. Dialogues longer than `max_steps` frames are cropped at a random place
     (or at their start). `bucket` batches at a time are sorted by length, so that rows of like length meet; 1 turns that
-    off. `cache` is the folder of the mapped copy, by default the one of the first shard.
+    off. With `batch_steps` training batches hold about so many frames each instead, many short rows or a few long ones
+    of like length, so that whole calls and single sentences teach equally often in each hour; `batch_size` is then only
+    that of validation. `cache` is the folder of the mapped copy, by default the one of the first shard.
     """
 
     shards: tuple[str, ...]
     val_shards: tuple[str, ...] = ()
     cache: str = ""
     batch_size: int = 16
+    batch_steps: int = 0
     max_steps: int = 750
     random_crop: bool = True
     bucket: int = 32
@@ -35,6 +38,8 @@ class DialogueDataConfig:
         for name in ("batch_size", "max_steps", "bucket"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if 0 < self.batch_steps < self.max_steps or self.batch_steps < 0:
+            raise ValueError(f"batch_steps {self.batch_steps} must be 0 or at least max_steps ({self.max_steps})")
 
 
 class DialogueDataModule(ResumableDataModule):
@@ -59,10 +64,11 @@ class DialogueDataModule(ResumableDataModule):
         dataset = self._dataset(config.shards)
         if len(dataset) < config.batch_size:
             raise ValueError(f"{len(dataset)} dialogues do not fill one batch of {config.batch_size}")
+        frames = dataset.num_frames
         loader = ResumableLoader(
             dataset,
-            lambda epoch: [for_rank(key, rank, world) for key in epoch_keys(config, dataset.num_frames, epoch)],
-            len(dataset) // config.batch_size,
+            lambda epoch: [for_rank(key, rank, world) for key in epoch_keys(config, frames, epoch, world)],
+            len(batch_sizes(config, frames, world)),
             config.num_workers,
         )
         return self.resume(loader)
@@ -87,16 +93,42 @@ class DialogueDataModule(ResumableDataModule):
         return EncodedDataset(build_arrow(files, cache), common_info(files))
 
 
-def epoch_keys(config: DialogueDataConfig, num_frames: np.ndarray, epoch: int) -> list[BatchKey]:
+def epoch_keys(config: DialogueDataConfig, num_frames: np.ndarray, epoch: int, world: int = 1) -> list[BatchKey]:
     """The batches of an epoch over all ranks: every row at most once, whole batches only, num_frames [rows]."""
     rng = np.random.default_rng((config.seed, epoch))
-    order = rng.permutation(num_frames.size)[: num_frames.size // config.batch_size * config.batch_size]
     lengths = np.minimum(num_frames, config.max_steps)
-    span = config.bucket * config.batch_size
-    buckets = [order[at : at + span] for at in range(0, order.size, span)]
-    order = np.concatenate([rows[np.argsort(lengths[rows], kind="stable")] for rows in buckets])
-    batches = order.reshape(-1, config.batch_size)[rng.permutation(order.size // config.batch_size)]
-    return [_key(config, num_frames, rows, rng if config.random_crop else None) for rows in batches]
+    sizes = batch_sizes(config, num_frames, world)
+    order = rng.permutation(num_frames.size)
+    if config.batch_steps:
+        # Lengths are blurred a little, so that the same rows do not meet in every epoch.
+        order = np.argsort(lengths * rng.uniform(0.95, 1.05, lengths.size), kind="stable")
+    else:
+        span = config.bucket * config.batch_size
+        order = order[: sum(sizes)]
+        buckets = [order[at : at + span] for at in range(0, order.size, span)]
+        order = np.concatenate([rows[np.argsort(lengths[rows], kind="stable")] for rows in buckets])
+    batches = np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1])
+    crop = rng if config.random_crop else None
+    return [_key(config, num_frames, batches[at], crop) for at in rng.permutation(len(batches))]
+
+
+def batch_sizes(config: DialogueDataConfig, num_frames: np.ndarray, world: int = 1) -> list[int]:
+    """How many rows each batch of an epoch has over all ranks, a multiple of `world`, in the order of their lengths.
+
+    These are the same in every epoch, which is what the loader's place in an epoch counts on.
+    """
+    if not config.batch_steps:
+        return [config.batch_size] * (num_frames.size // config.batch_size)
+    lengths = np.sort(np.minimum(num_frames, config.max_steps))
+    sizes: list[int] = []
+    at = 0
+    while lengths.size - at >= world:
+        # The longest row of a batch of n is its last one.
+        filled = np.arange(1, lengths.size - at + 1) * lengths[at:]
+        size = max(world, int(np.searchsorted(filled, config.batch_steps, side="right")) // world * world)
+        sizes.append(size)
+        at += size
+    return sizes
 
 
 def for_rank(key: BatchKey, rank: int, world: int) -> BatchKey:
