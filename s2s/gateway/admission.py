@@ -79,7 +79,6 @@ class Admission:
         self.sessions = OpenSessions(engine)
         self.engine, self.access, self.limits = engine, access, limits
         self.draining = False
-        self.refusals: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -14,8 +15,13 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from s2s.gateway.admission import RETRY_AFTER_S
 from s2s.gateway.limits import Limits
+from s2s.gateway.quiet import QuietFilter
 
-logger = logging.getLogger(__name__)
+# What uvicorn and websockets say of single connections, which is one line per connection that a stranger may repeat.
+# Below the logger that uvicorn's messages for operators keep, so that it is shown in the same place.
+_peers = logging.getLogger("uvicorn.error.peers")
+_peers.setLevel(logging.WARNING)  # debug lines hold whole headers, tokens too
+_peers.addFilter(QuietFilter())
 
 _WRITE_BUFFER = 64 << 10  # bytes that may wait in this process, and about as many in the kernel: 2 s of audio
 _CLOSE_S = 2.0  # for a peer to answer a close frame
@@ -25,7 +31,8 @@ _MAX_HEADERS = 16 << 10
 class LimitedConfig(uvicorn.Config):
     """A server's configuration that its connections find their limits in."""
 
-    def __init__(self, app: Any, limits: Limits, **options: Any):
+    def __init__(self, app: Any, limits: Limits, refused: Callable[[str], None], **options: Any):
+        """Args: refused: told the reason of every connection that is refused before there is a request."""
         super().__init__(
             app,
             http=RequestProtocol,
@@ -43,7 +50,7 @@ class LimitedConfig(uvicorn.Config):
             lifespan="off",
             **options,
         )
-        self.limits = limits
+        self.limits, self.refused = limits, refused
 
 
 class RequestProtocol(H11Protocol):
@@ -52,6 +59,7 @@ class RequestProtocol(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.logger = _peers
         super().connection_made(transport)
         assert isinstance(self.config, LimitedConfig)
         limits = self.config.limits
@@ -61,6 +69,7 @@ class RequestProtocol(H11Protocol):
             head += f"Retry-After: {RETRY_AFTER_S}\r\nContent-Length: {len(body)}\r\n\r\n"
             transport.write((head + body).encode("ascii"))
             transport.close()
+            self.config.refused("too_many_connections")
             return
         self._deadline = self.loop.call_later(limits.request_s, self._too_slow)
 
@@ -94,6 +103,7 @@ class CallProtocol(WebSocketsSansIOProtocol):
     """WebSocket: little is buffered for a client that does not read, and it can be dropped without a handshake."""
 
     def connection_made(self, transport: Any) -> None:
+        self.logger = self.conn.logger = _peers
         super().connection_made(transport)
         self.close_timeout = _CLOSE_S
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocketDisconnect
 
 from s2s.engine.engine import Engine, EngineFull
 from s2s.engine.session import Session, SessionConfig
@@ -22,6 +23,7 @@ from s2s.gateway.bridge import BridgeConfig, Observer, bridge
 from s2s.gateway.limits import Limits
 from s2s.gateway.live import LiveTransport
 from s2s.gateway.metrics import CallMetrics, Metrics
+from s2s.gateway.quiet import Seldom
 from s2s.gateway.realtime import RealtimeTransport
 from s2s.gateway.realtime_events import Dialect
 from s2s.gateway.recording import Recording
@@ -52,6 +54,7 @@ class Gateway:
         self.engine, self.config = engine, config
         self.admission = Admission(engine, config.access, config.limits)
         self.metrics = Metrics(engine, self.admission.sessions)
+        self._lines = Seldom()
 
     @property
     def alive(self) -> bool:
@@ -80,16 +83,24 @@ class Gateway:
 
     async def refuse(self, websocket: WebSocket, refusal: Refusal) -> None:
         """By HTTP status, or to a page, whose browser shows it no status, by close code 1013."""
-        self.metrics.refused.labels(refusal.code).inc()
+        self.note_refusal(refusal.code)
         busy = refusal.status in (429, 503)
         if busy and "origin" in websocket.headers:
-            await accept(websocket)
-            await websocket.close(TRY_AGAIN, refusal.code)
+            with contextlib.suppress(WebSocketDisconnect):  # some do not wait for the answer
+                await accept(websocket)
+                await websocket.close(TRY_AGAIN, refusal.code)
             return
         error = {"type": _error_type(refusal), "code": refusal.code, "message": refusal.message}
         headers = {"Retry-After": str(RETRY_AFTER_S)} if busy else {}
         response = JSONResponse({"error": error}, refusal.status, headers)
         await websocket.send_denial_response(response)
+
+    def note_refusal(self, code: str) -> None:
+        """Count a refusal. Callers who are refused come again at once, so that the log has only a line per minute."""
+        self.metrics.refused.labels(code).inc()
+        if count := self._lines.due(code):
+            more = f"more of them within {self._lines.every_s:g} s are only counted (s2s_calls_refused_total)"
+            logger.warning("refused %d x %s; %s", count, code, more)
 
     async def run(self, transport: Transport, session: Session, protocol: str, recording: Recording | None) -> None:
         """One call, from its open session on."""
@@ -192,7 +203,7 @@ def _add_live(app: FastAPI, gateway: Gateway) -> None:
                 try:
                     session = gateway.open()
                 except EngineFull:
-                    gateway.metrics.refused.labels("server_full").inc()
+                    gateway.note_refusal("server_full")
                     await transport.refuse_full()
                     return
                 with contextlib.closing(session):

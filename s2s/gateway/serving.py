@@ -39,7 +39,13 @@ class GatewayServer(uvicorn.Server):
         self._socket_name = self._socket.getsockname()
         super().__init__(
             LimitedConfig(
-                app, limits, host=host, port=port, timeout_graceful_shutdown=2, backlog=limits.max_connections
+                app,
+                limits,
+                gateway.note_refusal,
+                host=host,
+                port=port,
+                timeout_graceful_shutdown=2,
+                backlog=limits.max_connections,
             )
         )
         self.gateway = gateway
