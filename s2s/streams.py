@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 MAX_DELAY = 64
+AGENT_TEXT = "agent_text"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def dialogue_layout(
         (
             Stream("user", codebook_size, (0,) * num_codebooks, "hear"),
             Stream("user_text", text_vocab_size, (0,), "speak"),
-            Stream("agent_text", text_vocab_size, (0,), "speak"),
+            Stream(AGENT_TEXT, text_vocab_size, (0,), "speak"),
             Stream("agent", codebook_size, delays, "speak"),
         )
     )
@@ -151,13 +152,18 @@ def _place(track: Tensor, offset: int, stream: Stream) -> tuple[Tensor, Tensor]:
     return ids, inside.expand_as(ids)
 
 
-def model_inputs(layout: StreamLayout, grid: Tensor) -> Tensor:
-    """What the model reads at each step: hear-rows as they are, speak-rows one column late. [B, R, S] -> [B, R, S]."""
+def model_inputs(layout: StreamLayout, grid: Tensor, waits: Tensor | None = None) -> Tensor:
+    """What the model reads at each step: hear-rows as they are, speak-rows one column late. [B, R, S] -> [B, R, S].
+
+    `waits` [B] bool: the agent of these rows lets the caller speak first, see `TokenRing.wait`.
+    """
     inputs = grid.clone()
     for stream in layout.side("speak"):
         rows = layout.rows(stream.name)
         inputs[:, rows, 1:] = grid[:, rows, :-1]
         inputs[:, rows, 0] = stream.start_id
+        if waits is not None and stream.name == AGENT_TEXT:
+            inputs[:, rows, 0] = torch.where(waits[:, None], stream.pad_id, stream.start_id)
     return inputs
 
 
@@ -189,6 +195,17 @@ class TokenRing:
     def init_state(self, rows: int, device: torch.device | str = "cpu") -> RingState:
         tokens = torch.zeros(rows, self.layout.num_rows, self.slots, dtype=torch.long, device=device)
         return RingState(tokens, torch.zeros(rows, dtype=torch.long, device=device))
+
+    def wait(self, state: RingState, waits: Tensor) -> None:
+        """Before the first step: in rows where `waits` [B] bool the agent lets the caller speak first.
+
+        Its text then begins with a PAD instead of START: it has already decided to say nothing. Raises ValueError for a
+        row that has begun and for a layout without the agent's text.
+        """
+        rows, stream = self.layout.rows(AGENT_TEXT), self.layout.stream(AGENT_TEXT)
+        if bool((waits & (state.position > 0)).any()):
+            raise ValueError("whether the agent speaks first is decided before the first step")
+        state.tokens[:, rows, -1] = torch.where(waits[:, None], stream.pad_id + 1, state.tokens[:, rows, -1])
 
     def read(self, state: RingState, heard: Mapping[str, Tensor]) -> Tensor:
         """Take in one frame per hear-stream, name -> [B, rows]; returns the step's inputs [B, R]."""

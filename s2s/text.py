@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as _Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 NUM_BYTES = 256
+_ACTION = ("<|", "|>")  # around an action's name in the file
 
 
 class Tokenizer(Protocol):
     """Maps text to ids in `[0, vocab_size)` and back.
 
     `decode(encode(text)) == text` for every text. Ids outside the vocabulary (start, pad) are ignored by `decode`, and
-    bytes that do not form a character are shown as U+FFFD.
+    bytes that do not form a character are shown as U+FFFD. `actions` are ids by name that stand for something to do,
+    such as a hand-off: no text encodes to them, and they decode to nothing.
     """
+
+    actions: Mapping[str, int]
 
     @property
     def vocab_size(self) -> int: ...
@@ -33,6 +38,7 @@ class ByteTokenizer:
     """One id per UTF-8 byte: needs no training."""
 
     vocab_size = NUM_BYTES
+    actions: Mapping[str, int] = MappingProxyType({})
 
     def encode(self, text: str) -> list[int]:
         return list(_utf8(text))
@@ -56,22 +62,34 @@ class BpeTokenizer:
         if missing:
             raise ValueError(f"a byte-level vocabulary holds all {NUM_BYTES} bytes; {missing} are missing")
         self._backend = backend
+        backend.encode_special_tokens = True  # as letters: what a caller or a text says is never an action
+        added = backend.get_added_tokens_decoder()
+        names = {token.content: index for index, token in added.items() if token.special}
+        self.actions: Mapping[str, int] = {
+            name.removeprefix(_ACTION[0]).removesuffix(_ACTION[1]): index for name, index in sorted(names.items())
+        }
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
-        """Learns merges from `texts`; the vocabulary is smaller than `vocab_size` when the texts run out of pairs."""
-        if vocab_size < NUM_BYTES:
-            raise ValueError(f"vocab_size {vocab_size} must be at least {NUM_BYTES}, one entry per byte")
+    def train(cls, texts: Iterable[str], vocab_size: int, actions: Sequence[str] = ()) -> BpeTokenizer:
+        """Learns merges from `texts`; the vocabulary is smaller than `vocab_size` when the texts run out of pairs.
+
+        The last ids are those of `actions`.
+        """
+        if vocab_size < NUM_BYTES + len(actions):
+            raise ValueError(
+                f"vocab_size {vocab_size} must be at least {NUM_BYTES + len(actions)}, one entry per byte and action"
+            )
         backend = _Backend(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
+            vocab_size=vocab_size - len(actions),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             special_tokens=[],
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
+        backend.add_special_tokens([AddedToken(name.join(_ACTION), special=True) for name in actions])
         return cls(backend)
 
     @classmethod
@@ -95,7 +113,7 @@ class BpeTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         known = [int(i) for i in ids if 0 <= int(i) < self.vocab_size]
-        return str(self._backend.decode(known, skip_special_tokens=False))
+        return str(self._backend.decode(known, skip_special_tokens=True))
 
     def to_json(self) -> str:
         return str(self._backend.to_str())

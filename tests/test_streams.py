@@ -162,3 +162,20 @@ def test_wrong_ticks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ids of the stream 'out' are \[2\], expected the shape \[2, 1\]"):
         ring.write(state, {"out": torch.zeros(2, dtype=torch.long)})
     assert not state.tokens.any() and not state.position.any()
+
+
+def test_a_row_that_waits_begins_with_a_pad_of_the_agents_text() -> None:
+    layout = dialogue_layout(2, 16, 8)
+    ring, grid = TokenRing(layout), torch.zeros(2, layout.num_rows, 5, dtype=torch.long)
+    waits = torch.tensor([False, True])
+    state = ring.init_state(2)
+    ring.wait(state, waits)
+    live = ring.read(state, {"user": torch.zeros(2, 2, dtype=torch.long)})
+    assert torch.equal(live, model_inputs(layout, grid, waits)[..., 0])
+    different = (live[0] != live[1]).nonzero()[:, 0].tolist()
+    assert different == [layout.rows("agent_text").start]
+    assert live[1, different[0]] == layout.stream("agent_text").pad_id
+    assert torch.equal(model_inputs(layout, grid), model_inputs(layout, grid, torch.zeros(2, dtype=torch.bool)))
+    state.position += 1
+    with pytest.raises(ValueError, match="before the first step"):
+        ring.wait(state, waits)

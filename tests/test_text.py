@@ -83,3 +83,14 @@ def test_too_small_a_vocabulary_and_a_lone_surrogate_are_refused(tokenizer: Toke
         BpeTokenizer.train(TEXTS, 100)
     with pytest.raises(ValueError, match="surrogates"):
         tokenizer.encode("\ud800")
+
+
+def test_actions_are_ids_that_no_text_holds() -> None:
+    tokenizer = BpeTokenizer.train(["hello there"] * 5, 300, ("handoff", "hangup"))
+    again = load_tokenizer(tokenizer.to_json())
+    assert again.actions == tokenizer.actions
+    assert sorted(again.actions.values()) == [again.vocab_size - 2, again.vocab_size - 1]
+    said = again.encode("hello <|hangup|>")
+    assert not set(said) & set(again.actions.values())
+    assert again.decode([*said, again.actions["hangup"]]) == "hello <|hangup|>"
+    assert dict(ByteTokenizer().actions) == {}

@@ -46,6 +46,7 @@ from s2s.data.listening import ListeningSource
 from s2s.data.moshi_finetune import write_moshi_finetune
 from s2s.data.turns import SingleTurns
 from s2s.data.wishes import WEIGHTS
+from s2s.data.wordings import Wordings, load_wordings
 from s2s.data.wordtimes import place_words, voiced_frames
 from s2s.text import BpeTokenizer
 from s2s.train.checkpoints import load_codec
@@ -72,6 +73,9 @@ CARRIERS = {
     "_track_with_number": ("track_with_number", "{number}", 4, 3),
     "_zip_carriers": ("give_zip", "{zip}", 5, 3),
 }
+
+# Intents of which more is drawn than of the others.
+DRAWN_MORE = {"give_number": 4.0, "give_zip": 2.0, "track_with_number": 2.0, "out_of_scope": 2.0}
 
 # Calls to cut single turns from: the caller speaks at once, and one of six says a number.
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
@@ -303,15 +307,30 @@ def caller_clips(line: dict[str, Any], speak: Callable[[str, str, float], np.nda
         }
 
 
-def make_callers(phrases: dict[str, list[Any]], out: Path, voices: Path | None, first: int, passes: int,
-                 worker: tuple[int, int]) -> None:  # fmt: skip
-    """Write shards of clips: each pass says every phrase; without `voices` in one voice, shifted up or down."""
+def drawn_lines(wordings: Wordings, count: int, rng: random.Random) -> list[dict[str, Any]]:
+    """`count` sentences of each intent, more of those that say a number or anything at all, shuffled."""
+    slots = {intent: (slot, length) for intent, slot, length, _ in CARRIERS.values()}
+    lines: list[dict[str, Any]] = []
+    for intent in wordings.intents:
+        slot, length = slots.get(intent, ("", 0))
+        for _ in range(round(count * DRAWN_MORE.get(intent, 1.0))):
+            digits = "".join(rng.choices("0123456789", k=length))
+            text = wordings.draw(intent, rng)
+            lines.append({"intent": intent, "texts": [text.replace(slot, dictate(rng, digits)) if slot else text],
+                          "digits": digits})  # fmt: skip
+    rng.shuffle(lines)
+    return lines
+
+
+def make_callers(source: Callable[[random.Random], list[dict[str, Any]]], name: str, out: Path, voices: Path | None,
+                 numbers: Iterable[int], worker: tuple[int, int]) -> None:  # fmt: skip
+    """Write shards of clips of a source's lines; without `voices` in one voice, shifted up or down."""
     kokoro = Kokoro(voices) if voices else None
     tts = None if voices else Agent().tts
-    name = "kokoro" if voices else "shifted"
-    for number in range(first, first + passes):
+    name += "kokoro" if voices else "shifted"
+    for number in numbers:
         rng = random.Random(f"{name} {number}")
-        lines = caller_lines(phrases, rng)
+        lines = source(rng)
         for shard, begin in enumerate(range(0, len(lines), LINES_PER_SHARD)):
             path = out / f"{name}_{number:02d}_{shard:03d}.parquet"
             if path.exists() or shard % worker[1] != worker[0]:
@@ -387,6 +406,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--drawn", type=int, default=150, help="sentences drawn of each intent per pass")
     parser.add_argument("--numbers", type=int, default=400, help="least number of parcel numbers to read back")
     parser.add_argument("--zips", type=int, default=300, help="least number of zip codes to read back")
     parser.add_argument("--general", type=int, default=560, help="sentences for the codec's ear")
@@ -404,8 +424,15 @@ def main() -> None:
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
     clips = args.clips or [str(args.out / "callers" / "*.parquet")]
     if args.stage == "callers":
-        worker = (args.worker, args.workers)
-        make_callers(phrases, args.out / "callers", args.voices, args.first_pass, args.passes, worker)
+        wordings = load_wordings(HERE / "wordings.yaml")
+        numbers = range(args.first_pass, args.first_pass + args.passes)
+        sources = {
+            "": lambda rng: caller_lines(phrases, rng),
+            "drawn_": lambda rng: drawn_lines(wordings, args.drawn, rng),
+        }
+        for name, source in sources.items():
+            worker = (args.worker, args.workers)
+            make_callers(source, name, args.out / "callers", args.voices, numbers, worker)
     elif args.stage == "drill":
         make_drill(phrases, args.out / "drill.parquet", args.drill)
     elif args.stage == "agent":

@@ -33,6 +33,7 @@ def respond(
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest. Default: the model's.")] = None,
     channel: Annotated[str, typer.Option(help="Of a file with several: left, right, mix or a number from 0.")] = "left",
     tail: Annotated[float, typer.Option(help="Seconds to wait for the answer at most after the recording.")] = 12.0,
+    opening: Annotated[bool, typer.Option("--opening", help="The agent speaks first.")] = False,
     stereo: Annotated[bool, typer.Option("--stereo", help="Write the caller left and the agent right.")] = False,
     timeline: Annotated[Path | None, typer.Option(help="Also draw both tracks and words (png, svg, pdf).")] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
@@ -43,7 +44,7 @@ def respond(
     with user_errors():
         from s2s.evaluation.answer import AnswerConfig
 
-        config = AnswerConfig(tail, temperature, top_k, seed, _speed(speed))
+        config = AnswerConfig(tail, temperature, top_k, seed, _speed(speed), opening)
         result = _respond(source, target, model, channel, stereo, timeline, threads, config)
     print_json(result) if as_json else _show(result)
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from s2s.data.schema import Word
+from s2s.data.schema import Action, Word
 from s2s.text import Tokenizer
 
 AGENT_LEAD_STEPS = 2
@@ -81,6 +81,35 @@ def steps_to_words(
     return words
 
 
+def actions_to_steps(
+    steps: np.ndarray,
+    actions: Iterable[Action],
+    tokenizer: Tokenizer,
+    step_s: Fraction,
+    lead_steps: int = AGENT_LEAD_STEPS,
+) -> None:
+    """Put the agent's actions into its text tokens [T], each at its time in the first step where nothing stands.
+
+    Raises ValueError for an action that the tokenizer does not know; one that finds no room is left out.
+    """
+    for action in sorted(actions, key=lambda action: action.at_s):
+        if action.name not in tokenizer.actions:
+            raise ValueError(f"action {action.name!r} is none of the tokenizer's: {sorted(tokenizer.actions)}")
+        first = max(0, _anchor_step(Word(action.name, action.at_s, action.at_s), step_s, "end") - lead_steps)
+        free = np.flatnonzero(steps[first:] == pad_id(tokenizer))
+        if free.size:
+            steps[first + free[0]] = tokenizer.actions[action.name]
+
+
+def steps_to_actions(
+    steps: Sequence[int] | np.ndarray, tokenizer: Tokenizer, step_s: Fraction, lead_steps: int = AGENT_LEAD_STEPS
+) -> list[Action]:
+    """The actions in a stream of the agent's text tokens [T], with the times they stand for."""
+    names = {index: name for name, index in tokenizer.actions.items()}
+    found = ((step, names.get(int(value))) for step, value in enumerate(steps))
+    return [Action(name, float((step + lead_steps) * step_s)) for step, name in found if name is not None]
+
+
 def clean_words(words: Iterable[Word]) -> list[Word]:
     """Words fit for alignment: without white space (an entry of several words shares its time), sorted by start."""
     out: list[Word] = []
@@ -107,9 +136,10 @@ def _anchor_step(word: Word, step_s: Fraction, anchor: Anchor) -> int:
 def _group(steps: Sequence[int] | np.ndarray, tokenizer: Tokenizer) -> list[tuple[int, list[int]]]:
     """(step of the first token, ids) of every word."""
     groups: list[tuple[int, list[int]]] = []
+    silent = set(tokenizer.actions.values())
     for step, value in enumerate(steps):
         token = int(value)
-        if not 0 <= token < tokenizer.vocab_size:
+        if not 0 <= token < tokenizer.vocab_size or token in silent:
             continue
         if not groups or tokenizer.decode([token]).startswith(" "):
             groups.append((step, []))

@@ -100,8 +100,9 @@ class Call:
         }  # fmt: skip
         timeline = self.timeline
         return Dialogue(
-            name, timeline.user, timeline.agent, timeline.sample_rate, timeline.user_words, timeline.agent_words, meta
-        )
+            name, timeline.user, timeline.agent, timeline.sample_rate, timeline.user_words, timeline.agent_words, meta,
+            timeline.actions,
+        )  # fmt: skip
 
     def _turn(self, onset: int, last: bool) -> bool:
         """One utterance from `onset` and its reply; False, and nothing changed, if the call has no room for it."""
@@ -158,6 +159,8 @@ class Call:
         at = self.timeline.on_frame(at)
         self.end = self.timeline.say(int16_to_float(np.asarray(clip.pcm)), clip.words, at)
         self.spoken = (at, at + round(clip.speech_end_s * self.config.sample_rate))
+        if reply.action:
+            self.timeline.act(reply.action, self.spoken[1])
 
     def _stop_at(self, at: int) -> None:
         self.timeline.stop_agent(at, self._samples(self.config.stop_fade_s))

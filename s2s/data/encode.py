@@ -16,7 +16,7 @@ import torch
 from s2s.audio.resample import resample
 from s2s.codec.base import Codec
 from s2s.config import to_dict
-from s2s.data.align import AGENT_LEAD_STEPS, USER_LAG_STEPS, pad_id, words_to_steps
+from s2s.data.align import AGENT_LEAD_STEPS, USER_LAG_STEPS, actions_to_steps, pad_id, words_to_steps
 from s2s.data.augment import AugmentConfig, augment_caller
 from s2s.data.dialogues import DialogueSource
 from s2s.data.schema import Dialogue, EncodedDialogue
@@ -125,12 +125,14 @@ class Encoder:
     def _row(self, dialogue: Dialogue, source: str, codes: np.ndarray, agent: np.ndarray) -> EncodedDialogue:
         num_frames, config = codes.shape[-1], self.config
         step_s = self._step_s
+        agent_text = words_to_steps(dialogue.agent_words, self.tokenizer, num_frames, step_s, config.lead_steps)
+        actions_to_steps(agent_text, dialogue.actions, self.tokenizer, step_s, config.lead_steps)
         return EncodedDialogue(
             id=dialogue.id,
             user=codes[0],
             agent=codes[1],
             user_text=words_to_steps(dialogue.user_words, self.tokenizer, num_frames, step_s, -config.lag_steps, "end"),
-            agent_text=words_to_steps(dialogue.agent_words, self.tokenizer, num_frames, step_s, config.lead_steps),
+            agent_text=agent_text,
             agent_active=active_frames(agent, self.codec.spec.frame_size),
             source=source,
             meta=dialogue.meta,

@@ -67,13 +67,14 @@ class EncodedDataset(Dataset[Batch]):
 
     def __getitem__(self, key: BatchKey) -> Batch:
         """{user [B, K, T], user_text [B, 1, T], agent_text [B, 1, T], agent [B, K, T], agent_active [B, T] bool,
-        lengths [B], rows [B]}, ids int64. Frames from a row's length on are filler: code 0, text pad, not active.
+        waits [B] bool, lengths [B], rows [B]}, ids int64. Frames from a row's length on are filler: code 0, text pad,
+        not active. A row waits unless the agent says something before the caller does.
         """
         size, steps, num_codebooks = len(key.rows), key.num_steps, self.info.num_codebooks
         codes = {name: np.zeros((size, num_codebooks, steps), np.int64) for name in ("user", "agent")}
         text = {n: np.full((size, 1, steps), self.info.text_pad_id, np.int64) for n in ("user_text", "agent_text")}
         active = np.zeros((size, steps), bool)
-        lengths = np.zeros(size, np.int64)
+        waits, lengths = np.ones(size, bool), np.zeros(size, np.int64)
         for at, (row, start) in enumerate(zip(key.rows, key.starts, strict=True)):
             dialogue = self.dialogue(row)
             span = slice(start, start + steps)
@@ -81,7 +82,11 @@ class EncodedDataset(Dataset[Batch]):
             for name, tracks in {**codes, **text}.items():
                 tracks[at, :, :length] = getattr(dialogue, name)[..., span]
             active[at, :length] = dialogue.agent_active[span] != 0
-        arrays = {**codes, **text, "agent_active": active, "lengths": lengths, "rows": np.array(key.rows)}
+            said = {name: np.flatnonzero(tracks[at, 0] != self.info.text_pad_id) for name, tracks in text.items()}
+            if said["agent_text"].size:
+                waits[at] = said["user_text"].size > 0 and said["user_text"][0] < said["agent_text"][0]
+        marks = {"agent_active": active, "waits": waits, "lengths": lengths, "rows": np.array(key.rows)}
+        arrays = {**codes, **text, **marks}
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def dialogue(self, row: int) -> EncodedDialogue:

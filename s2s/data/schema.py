@@ -40,9 +40,20 @@ class Word:
     end_s: float
 
 
+@dataclass(frozen=True)
+class Action:
+    """Something the agent does without saying it, such as a hand-off, and when, in seconds from the start."""
+
+    name: str
+    at_s: float
+
+
 @dataclass
 class Dialogue:
-    """Two mono tracks of one length on one clock: `user` [N] and `agent` [N] float32 in [-1, 1]."""
+    """Two mono tracks of one length on one clock: `user` [N] and `agent` [N] float32 in [-1, 1].
+
+    `actions` are the agent's.
+    """
 
     id: str
     user: np.ndarray
@@ -51,6 +62,7 @@ class Dialogue:
     user_words: list[Word] = field(default_factory=list)
     agent_words: list[Word] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+    actions: list[Action] = field(default_factory=list)
 
     @property
     def num_samples(self) -> int:
@@ -80,6 +92,9 @@ class Dialogue:
                 raise DialogueError(
                     f"word {word.text!r} at {word.start_s} s is after the end at {self.duration_s:.2f} s"
                 )
+        for action in self.actions:
+            if not 0 <= action.at_s <= self.duration_s + WORD_TOLERANCE_S:
+                raise DialogueError(f"action {action.name!r} at {action.at_s} s, allowed is 0 to {self.duration_s:.2f}")
         return self
 
 

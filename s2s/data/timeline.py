@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from s2s.data.schema import Word
+from s2s.data.schema import Action, Word
 
 
 class Timeline:
@@ -16,6 +16,7 @@ class Timeline:
         self.agent = np.zeros(longest, np.float32)
         self.user_words: list[Word] = []
         self.agent_words: list[Word] = []
+        self.actions: list[Action] = []
 
     @property
     def longest(self) -> int:
@@ -34,14 +35,19 @@ class Timeline:
         assert at % self.frame_size == 0, at
         return self._put(self.agent, self.agent_words, wav, words, at)
 
+    def act(self, name: str, at: int) -> None:
+        """The agent does something at `at`."""
+        self.actions.append(Action(name, at / self.sample_rate))
+
     def stop_agent(self, at: int, fade: int) -> None:
-        """The agent is silent from `at` on, after a fade of `fade` samples; words that start later are gone."""
+        """The agent is silent from `at` on, after a fade of `fade` samples; later words and actions are gone."""
         begin = max(0, at - fade)
         self.agent[begin:at] *= np.linspace(1, 0, at - begin, dtype=np.float32)
         self.agent[at:] = 0
         second = at / self.sample_rate
         kept = [word for word in self.agent_words if word.start_s < second]
         self.agent_words = [Word(w.text, w.start_s, min(w.end_s, second)) for w in kept]
+        self.actions = [action for action in self.actions if action.at_s < second]
 
     def finish(self, length: int) -> None:
         """Cut both tracks to `length`, rounded up to whole frames where there is room."""

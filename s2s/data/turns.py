@@ -15,13 +15,13 @@ from s2s.data.schema import Dialogue
 def first_turn(call: Dialogue, reply_s: float, frame_size: int) -> Dialogue:
     """The call up to `reply_s` seconds into its first reply, ended on a frame boundary.
 
-    A reply that reads digits back is kept whole: the digits are what there is to learn. Raises ValueError for a call
-    whose meta names no turns.
+    A reply that reads digits back or ends in an action is kept whole: these are what there is to learn. Raises
+    ValueError for a call whose meta names no turns.
     """
     if not call.meta.get("turns"):
         raise ValueError(f"call {call.id} names no turns in its meta, so there is nothing to cut")
     turn = call.meta["turns"][0]
-    end_s = turn["reply_end_s"] if turn["digits"] else turn["reply_start_s"] + reply_s
+    end_s = turn["reply_end_s"] if turn["digits"] or turn.get("action") else turn["reply_start_s"] + reply_s
     end = min(call.num_samples, round(end_s * call.sample_rate)) // frame_size * frame_size
     meta = call.meta | {"turns": [turn]}
     user_words, agent_words = (
@@ -29,8 +29,9 @@ def first_turn(call: Dialogue, reply_s: float, frame_size: int) -> Dialogue:
         for words in (call.user_words, call.agent_words)
     )
     return replace(
-        call, user=call.user[:end], agent=call.agent[:end], user_words=user_words, agent_words=agent_words, meta=meta
-    )
+        call, user=call.user[:end], agent=call.agent[:end], user_words=user_words, agent_words=agent_words, meta=meta,
+        actions=[action for action in call.actions if action.at_s * call.sample_rate < end],
+    )  # fmt: skip
 
 
 class SingleTurns:

@@ -1,7 +1,7 @@
 """Answer: a caller's recording through a loaded model, both sides on the recording's clock, with words and times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from s2s.audio.resample import resample
 from s2s.checkpoint import Bundle, Speed
-from s2s.data.align import steps_to_words
-from s2s.data.schema import Word
+from s2s.data.align import steps_to_actions, steps_to_words
+from s2s.data.schema import Action, Word
 from s2s.evaluation.audibility import audible_spans
 from s2s.evaluation.conversation import v2v_ms
 from s2s.evaluation.statistics import summarise
@@ -23,13 +23,17 @@ QUIET_S = 2.0  # an agent that has been silent for this long after the caller's 
 
 @dataclass(frozen=True)
 class AnswerConfig:
-    """How to answer: seconds of silence to go on at most, and sampling (None: as the model likes it)."""
+    """How to answer: seconds of silence to go on at most, and sampling (None: as the model likes it).
+
+    opening: the agent speaks first, with its opening; else it waits for the caller.
+    """
 
     tail_s: float = 12.0
     temperature: float | None = None
     top_k: int | None = None
     seed: int = 0
     speed: Speed | None = None
+    opening: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.tail_s <= 3600:
@@ -38,7 +42,7 @@ class AnswerConfig:
 
 @dataclass
 class Answer:
-    """A conversation: `caller` and `agent` [N] at `sample_rate`, and the words each side said."""
+    """A conversation: `caller` and `agent` [N] at `sample_rate`, the words each side said, what the agent did."""
 
     caller: np.ndarray
     agent: np.ndarray
@@ -47,6 +51,7 @@ class Answer:
     agent_words: list[Word]
     step_s: list[float]
     frame_s: float
+    actions: list[Action] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return texts, words and times.
@@ -70,6 +75,7 @@ class Answer:
             "frame_ms": self.frame_s * 1000,
             "caller_words": _timed(self.caller_words),
             "agent_words": _timed(self.agent_words),
+            "actions": [{"name": action.name, "at_s": round(action.at_s, 3)} for action in self.actions],
         }
 
 
@@ -82,11 +88,16 @@ def answer(bundle: Bundle, wav: np.ndarray, sample_rate: int, config: AnswerConf
 
 
 def answer_all(
-    bundle: Bundle, wavs: Sequence[np.ndarray], sample_rate: int, config: AnswerConfig | None = None
+    bundle: Bundle,
+    wavs: Sequence[np.ndarray],
+    sample_rate: int,
+    config: AnswerConfig | None = None,
+    openings: Sequence[bool] | None = None,
 ) -> list[Answer]:
     """Let the model hear several recordings at once, a row each, until it has finished with all of them.
 
-    The times of the steps are those of all rows together. Raises as `answer` does.
+    `openings` says of each recording whether the agent speaks first, where they differ from the config. The times of
+    the steps are those of all rows together. Raises as `answer` does.
     """
     config = config or AnswerConfig()
     for wav in wavs:
@@ -100,7 +111,8 @@ def answer_all(
     controls = bundle.controls(len(wavs), config.temperature, config.top_k, config.seed)
     if isinstance(step, TracedStep):
         step.prepare(controls)  # else the first step's time would hold the making of its graph
-    played = play(step, rows, controls, tail)
+    waits = ~torch.tensor(openings if openings is not None else [config.opening] * len(wavs))
+    played = play(step, rows, controls, tail, waits)
     said = F.pad(played.wav[:, 0].float(), (spec.frame_size, 0)).numpy()  # what a step says is heard one frame later
     caller = F.pad(rows[:, 0], (0, said.shape[-1] - longest)).numpy()
     lead, lag = bundle.defaults.agent_lead_steps, bundle.defaults.user_lag_steps
@@ -113,6 +125,7 @@ def answer_all(
             _words(bundle, played.text.get("agent_text"), row, lead, "start"),
             played.seconds,
             float(1 / spec.frame_rate),
+            _actions(bundle, played.text.get("agent_text"), row, lead),
         )
         for row in range(len(wavs))
     ]
@@ -124,6 +137,12 @@ def _words(bundle: Bundle, ids: torch.Tensor | None, row: int, lead: int, anchor
         return []
     frames = [-1, *ids[row].tolist()]
     return steps_to_words(frames, bundle.tokenizer, 1 / bundle.codec.spec.frame_rate, lead, anchor)
+
+
+def _actions(bundle: Bundle, ids: torch.Tensor | None, row: int, lead: int) -> list[Action]:
+    if ids is None or bundle.tokenizer is None:
+        return []
+    return steps_to_actions([-1, *ids[row].tolist()], bundle.tokenizer, 1 / bundle.codec.spec.frame_rate, lead)
 
 
 def _text(words: Sequence[Word]) -> str:

@@ -58,7 +58,9 @@ def play_calls(
     # Calls of like length share a batch, which lasts as long as its longest one.
     ordered = sorted(dialogues, key=lambda dialogue: len(_until_last_word(dialogue)))
     for group in (ordered[at : at + rows] for at in range(0, len(ordered), rows)):
-        answers = answer_all(bundle, [_until_last_word(d) for d in group], group[0].sample_rate, config)
+        # Who speaks first is a property of the call: the agent does, unless the caller is first.
+        openings = [d.meta.get("kind") != "caller_first" for d in group]
+        answers = answer_all(bundle, [_until_last_word(d) for d in group], group[0].sample_rate, config, openings)
         for dialogue, result in zip(group, answers, strict=True):
             yield _judge(dialogue, result, recogniser)
 

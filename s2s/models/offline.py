@@ -41,12 +41,17 @@ class Played:
 
 
 @torch.inference_mode()
-def play(step: Step, wav: Tensor, controls: Controls, tail: Tail = Tail(0, 1)) -> Played:
-    """Run recordings [B, 1, N] through a step from a fresh state; the last frame is filled with silence."""
+def play(step: Step, wav: Tensor, controls: Controls, tail: Tail = Tail(0, 1), waits: Tensor | None = None) -> Played:
+    """Run recordings [B, 1, N] through a step from a fresh state; the last frame is filled with silence.
+
+    In rows where `waits` [B] bool the agent lets the caller speak first; None: it speaks first in all of them.
+    """
     size = step.step_size
     frames = F.pad(wav, (0, -wav.shape[-1] % size)).split(size, dim=-1) if wav.shape[-1] else ()
     silence = wav.new_zeros(*wav.shape[:-1], size)
     state = step.init_state(len(wav))
+    if waits is not None:
+        step.wait(state, waits)
     outputs, seconds, quiet = [], [], 0
     for number in range(len(frames) + tail.limit):
         start = time.perf_counter()

@@ -61,6 +61,9 @@ class ScriptedStep:
         self._yield_after = None if script.yield_after_s is None else round(script.yield_after_s * sample_rate)
         self._text = {name: torch.tensor([*ids, NO_TOKEN]) for name, ids in (script.text or {}).items()}
 
+    def wait(self, state: ScriptState, waits: Tensor) -> None:
+        """A script always waits."""
+
     def init_state(self, rows: int) -> ScriptState:
         return ScriptState(*(torch.zeros(rows, dtype=torch.long) for _ in range(4)))
 

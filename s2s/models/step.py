@@ -9,7 +9,7 @@ without weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Step(Protocol):
 
     def init_state(self, rows: int) -> State: ...
 
+    def wait(self, state: Any, waits: Tensor) -> None:
+        """Before the first step: in rows where `waits` [B] bool the agent lets the caller speak first."""
+
     def __call__(self, wav: Tensor, state: State, controls: Controls) -> StepOut: ...
 
 
@@ -56,6 +59,9 @@ class EchoStep:
 
     def init_state(self, rows: int) -> EchoState:
         return EchoState(torch.zeros(rows, dtype=torch.long))
+
+    def wait(self, state: EchoState, waits: Tensor) -> None:
+        """An echo always waits."""
 
     def __call__(self, wav: Tensor, state: EchoState, controls: Controls) -> StepOut:
         _check(wav, self.step_size)
@@ -93,6 +99,10 @@ class DuplexStep:
             self.model.init_state(rows),
             self.codec.init_decoder(rows),
         )
+
+    def wait(self, state: DuplexState, waits: Tensor) -> None:
+        """Before the first step: in rows where `waits` [B] bool the agent lets the caller speak first."""
+        self.ring.wait(state.ring, waits)
 
     @torch.inference_mode()
     def __call__(self, wav: Tensor, state: DuplexState, controls: Controls) -> StepOut:

@@ -37,6 +37,9 @@ class TracedStep:
     def init_state(self, rows: int) -> DuplexState:
         return self._step.init_state(rows)
 
+    def wait(self, state: DuplexState, waits: Tensor) -> None:
+        self._step.wait(state, waits)
+
     def prepare(self, controls: Controls) -> None:
         """Make the graph for as many rows as these and for how they sample now."""
         rows, greedy = len(controls.temperature), not values_of(controls)

@@ -64,7 +64,7 @@ class DuplexTrainConfig:
 
 
 class DuplexModule(pl.LightningModule):
-    """Batches are the tracks of the layout plus {"agent_active": [B, T], "lengths": [B]}."""
+    """Batches are the tracks of the layout plus {"agent_active": [B, T], "lengths": [B]}, and perhaps "waits" [B]."""
 
     def __init__(self, config: DuplexTrainConfig, tokenizer: Tokenizer | None = None):
         super().__init__()
@@ -110,7 +110,7 @@ class DuplexModule(pl.LightningModule):
         grid, mask = build_grid(layout, {s.name: batch[s.name].long() for s in layout.streams})
         steps = torch.arange(grid.shape[-1], device=grid.device)
         valid = steps < batch["lengths"][:, None] - 1  # the last column predicts a frame beyond the end
-        inputs = model_inputs(layout, grid)
+        inputs = model_inputs(layout, grid, batch.get("waits"))
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
         parts = {}

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2s.data.align import Anchor, clean_words, pad_id, steps_to_words, words_to_steps
-from s2s.data.schema import Word
+from s2s.data.align import (
+    Anchor,
+    actions_to_steps,
+    clean_words,
+    pad_id,
+    steps_to_actions,
+    steps_to_words,
+    words_to_steps,
+)
+from s2s.data.schema import Action, Word
 from s2s.text import BpeTokenizer, ByteTokenizer
 
 STEP = Fraction(960, 24_000)
@@ -80,3 +88,22 @@ def test_clean_words_splits_sorts_and_drops() -> None:
     assert got[0].end_s == pytest.approx(0.3)
     assert got[1].start_s == pytest.approx(0.3)
     assert got[1].end_s == 0.7
+
+
+ACTING = BpeTokenizer.train(["please hold, goodbye"] * 5, 300, ("handoff", "hangup"))
+
+
+def test_actions_stand_where_nothing_is_said_and_come_back() -> None:
+    words = [Word("please", 0.4, 0.6), Word("hold", 0.6, 1.0)]
+    steps = words_to_steps(words, ACTING, 60, STEP)
+    actions = [Action("handoff", 1.0), Action("hangup", 1.0)]
+    actions_to_steps(steps, actions, ACTING, STEP)
+    assert [action.name for action in steps_to_actions(steps, ACTING, STEP)] == ["handoff", "hangup"]
+    assert steps_to_actions(steps, ACTING, STEP)[0].at_s == pytest.approx(1.0, abs=float(STEP))
+    assert steps_to_words(steps, ACTING, STEP) == steps_to_words(words_to_steps(words, ACTING, 60, STEP), ACTING, STEP)
+    assert ACTING.decode(steps[steps < ACTING.vocab_size].tolist()) == " please hold"
+
+
+def test_an_action_that_the_tokenizer_does_not_know_is_named() -> None:
+    with pytest.raises(ValueError, match="'transfer' is none of the tokenizer's"):
+        actions_to_steps(np.full(9, pad_id(ACTING)), [Action("transfer", 0.1)], ACTING, STEP)

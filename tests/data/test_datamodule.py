@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2s.data.datamodule import DialogueDataConfig, DialogueDataModule, epoch_keys, padding
+from s2s.data.datamodule import DialogueDataConfig, DialogueDataModule, batch_sizes, epoch_keys, padding
 from s2s.data.encoded import Batch
 from s2s.data.schema import EncodedDialogue
 from s2s.data.shards import ShardInfo, write_shard
@@ -253,3 +253,49 @@ def test_a_trainer_resumes_in_the_middle_and_at_the_end_of_an_epoch(
     whole = _fit(config, 13, tmp_path / "whole.ckpt")
     before = _fit(config, stop, tmp_path / "part.ckpt")
     assert before + _fit(config, 13, tmp_path / "rest.ckpt", tmp_path / "part.ckpt") == whole
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 300), min_size=8, max_size=200), st.integers(0, 3), st.sampled_from([1, 2, 4]))
+def test_batches_filled_by_frames_hold_about_as_many(lengths: list[int], epoch: int, world: int) -> None:
+    num_frames = np.array(lengths)
+    config = DialogueDataConfig(("x",), batch_steps=400, max_steps=100)
+    keys = epoch_keys(config, num_frames, epoch, world)
+    rows = [row for key in keys for row in key.rows]
+    assert len(rows) == len(set(rows)) == len(lengths) // world * world
+    assert len(keys) == len(batch_sizes(config, num_frames, world)) == len(epoch_keys(config, num_frames, 9, world))
+    for key in keys:
+        assert len(key.rows) % world == 0
+        # Lengths are blurred by 5 % on both sides, so a batch can be that much over.
+        assert len(key.rows) * key.num_steps <= 400 * 1.15 or len(key.rows) == world
+    assert keys == epoch_keys(config, num_frames, epoch, world)
+
+
+def test_fewer_frames_than_one_row_may_have_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch_steps 50 must be 0 or at least max_steps"):
+        DialogueDataConfig(("x",), batch_steps=50, max_steps=100)
+
+
+def test_who_speaks_first_is_seen_in_the_transcripts(tmp_path: Path) -> None:
+    rows = []
+    for number, (user, agent) in enumerate([(3, 9), (9, 3), (None, 3), (3, None), (None, None)]):
+        row = replace(
+            _row(0), id=f"d{number}", user_text=np.full(10, 301, np.int16), agent_text=np.full(10, 301, np.int16)
+        )
+        for track, at in ((row.user_text, user), (row.agent_text, agent)):
+            if at is not None:
+                track[at] = 5
+        rows.append(row)
+    write_shard(tmp_path / "shard-00000.parquet", rows, [], INFO)
+    module = _module(DialogueDataConfig((str(tmp_path),), batch_size=5))
+    batch = next(iter(module.train_dataloader()))
+    waits = dict(zip(batch["rows"].tolist(), batch["waits"].tolist(), strict=True))
+    assert waits == {0: True, 1: False, 2: False, 3: True, 4: True}
+
+
+def test_batches_filled_by_frames_are_nearly_full() -> None:
+    num_frames = np.random.default_rng(0).integers(40, 600, size=3_000)
+    config = DialogueDataConfig(("x",), batch_steps=4_000, max_steps=620)
+    filled = [len(key.rows) * key.num_steps for key in epoch_keys(config, num_frames, 0)]
+    assert sum(filled) / len(filled) > 3_400
+    assert padding(config, num_frames, 0) < 0.07

@@ -38,6 +38,8 @@ class SumStep:
         self.trouble, self.error = trouble, error
         self.sizes: list[int] = []
 
+    def wait(self, state: SumState, waits: Tensor) -> None: ...
+
     def init_state(self, rows: int) -> SumState:
         return SumState(torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, dtype=torch.long))
 

@@ -22,6 +22,8 @@ class Scripted:
 
     step_size, sample_rate = FRAME, RATE
 
+    def wait(self, state: list[int], waits: Tensor) -> None: ...
+
     def init_state(self, rows: int) -> list[int]:
         return [0]
 
