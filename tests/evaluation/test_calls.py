@@ -42,7 +42,7 @@ def model(monkeypatch):
         caller[: len(wav)] = wav
         return Answer(caller, tone(1.8, 3.5), RATE, [Word("four", 0.5, 1.5)], [Word("Thank", 1.8, 2.0)], [0.01], 0.04)
 
-    monkeypatch.setattr(calls, "answer_all", lambda bundle, wavs, rate, config: [answer(wav) for wav in wavs])
+    monkeypatch.setattr(calls, "answer_all", lambda bundle, wavs, rate, config, openings: [answer(wav) for wav in wavs])
 
 
 @pytest.mark.parametrize(
