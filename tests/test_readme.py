@@ -32,8 +32,8 @@ BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", SECTION[1],
 ADDRESS = "127.0.0.1:8080"
 ANSWER_S = 0.4
 ANSWER = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(ANSWER_S * RATE)) / RATE).astype(np.float32)
-# A question, and time for the answer.
-CALLER = np.concatenate([silence(0.2), speech()[: round(0.6 * RATE)], silence(1.3)])
+# A question, and time for the answer and for the pause that ends it.
+CALLER = np.concatenate([silence(0.2), speech()[: round(0.6 * RATE)], silence(2.0)])
 
 
 def programs() -> list[tuple[str, str]]:
