@@ -475,7 +475,7 @@ def make_tokenizer(desk: Desk, phrases: dict[str, list[Any]], size: int) -> BpeT
     lines = [line.replace("{number}", speak_digits("4271")).replace("{zip}", speak_digits("90218")) for line in lines]
     rng = random.Random(5)
     lines += [speak_digits("".join(rng.choices("0123456789", k=5))) for _ in range(1500)]
-    return BpeTokenizer.train(lines + 20 * list(desk.fixed_replies().values()), size)
+    return BpeTokenizer.train(lines + 20 * list(desk.fixed_replies().values()), size, desk.actions)
 
 
 def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.Namespace) -> None:

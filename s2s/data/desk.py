@@ -51,6 +51,11 @@ class Desk:
     still_there: str
     give_up: str
 
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What the agent does besides speaking: what intents ask for and what the rules of the desk end in."""
+        return tuple(sorted({"handoff", "hangup"} | {i.action for i in self.intents.values() if i.action}))
+
     def fixed_replies(self) -> dict[str, str]:
         """Every reply without a slot, by key."""
         replies = {

@@ -74,3 +74,18 @@ def test_speech_is_levelled_whatever_its_silences(prepare: ModuleType) -> None:
         out = prepare.level(wav)
         loud = out[out != 0]
         assert 20 * np.log10(np.sqrt(np.mean(loud**2))) == pytest.approx(-23.0, abs=0.1)
+
+
+def test_drawn_lines_are_of_every_intent_and_hold_their_digits(prepare: ModuleType) -> None:
+    wordings = prepare.load_wordings(FOLDER / "wordings.yaml")
+    lines = prepare.drawn_lines(wordings, 5, random.Random(1))
+    assert {line["intent"] for line in lines} == set(wordings.intents)
+    assert not any("{" in line["texts"][0] for line in lines)
+    for line in lines:
+        assert len(line["digits"]) == {"give_number": 4, "track_with_number": 4, "give_zip": 5}.get(line["intent"], 0)
+
+
+def test_the_tokenizer_holds_the_desks_actions(prepare: ModuleType) -> None:
+    tokenizer = prepare.make_tokenizer(load_desk(FOLDER / "desk.yaml"), PHRASES, 600)
+    assert set(tokenizer.actions) == {"handoff", "hangup"}
+    assert tokenizer.vocab_size == 600
