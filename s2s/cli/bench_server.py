@@ -95,7 +95,9 @@ def main(argument: str) -> None:
     options = ServerOptions(**json.loads(argument))
     engine, facts = build_engine(options, EngineConfig(options.max_sessions, threads=options.threads))
     limits = Limits(max_connections=4 * options.max_sessions + 1024)
-    server = create_server(engine, ServerConfig(options.model, limits=limits), "127.0.0.1", 0)
+    # The calls of a measurement begin with the caller, whom an opening would be in the way of.
+    config = ServerConfig(options.model, limits=limits, opening=False)
+    server = create_server(engine, config, "127.0.0.1", 0)
 
     def ready() -> None:
         told = {"port": server.address[1], "threads": engine.stats.threads, "buckets": engine.stats.buckets} | facts

@@ -9,7 +9,7 @@ import typer
 
 from s2s.cli.common import DEFAULT_MODEL, console, user_errors
 from s2s.cli.serve import MODEL_HELP
-from s2s.cli.talk import DEVICE_HELP, FILE_HELP, OUT_HELP, QUIET_HELP, Terminal
+from s2s.cli.talk import DEVICE_HELP, FILE_HELP, OUT_HELP, QUIET_HELP, WAIT_HELP, Terminal
 
 
 def local(
@@ -19,6 +19,7 @@ def local(
     port: Annotated[int, typer.Option(help="Of the server, whose page is there too. 0: any free one.")] = 0,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     quiet: Annotated[float, typer.Option(help=QUIET_HELP)] = 3.0,
+    wait: Annotated[bool, typer.Option("--wait", help=WAIT_HELP)] = False,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of what the model samples. Default: chance.")] = None,
 ) -> None:
@@ -40,7 +41,7 @@ def local(
 
         async def call(url: str) -> Heard:
             console.print(f"s2s: serving {model} on {url.replace('ws', 'http', 1)}")
-            async with LiveClient(url) as client:
+            async with LiveClient(url, opening=not wait) as client:
                 return await terminal.call(client)
 
         engine.start()

@@ -43,9 +43,12 @@ def serve(
     record: Annotated[
         Path | None, typer.Option(help="Folder for recordings of calls whose callers agreed. Default: none are made.")
     ] = None,
-    action: Annotated[
-        list[str] | None, typer.Option(help="PHRASE=NAME: the agent saying PHRASE is told to the client as NAME.")
-    ] = None,
+    opening: Annotated[
+        bool, typer.Option("--opening/--no-opening", help="The agent speaks first, or waits; clients may choose too.")
+    ] = True,
+    hang_up: Annotated[
+        bool, typer.Option("--hang-up", help="End a call when the agent does; else its client is only told.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="The same for every call. Default: chance.")] = None,
 ) -> None:
     """Serve calls over the OpenAI Realtime and GPT-Live protocols until SIGTERM."""
@@ -69,8 +72,8 @@ def serve(
         )
         hosts = None if secret or insecure else frozenset({host})
         access = Access(secret, frozenset(allow_origin or []), hosts)
-        bridge = BridgeConfig(max_call_s=max_call, actions=_actions(action or []))
-        config = ServerConfig(model, access, limits, bridge, record, seed)
+        bridge = BridgeConfig(max_call_s=max_call, hang_up=hang_up)
+        config = ServerConfig(model, access, limits, bridge, record, seed, opening)
         engine = open_engine(model, EngineConfig(max_sessions, threads=threads), speed)
         _run(engine, config, host, port)
 
@@ -120,13 +123,3 @@ def read_token(token: str | None, path: Path | None) -> str | None:
     if secret == "":
         raise ValueError("the token is empty")
     return secret
-
-
-def _actions(given: list[str]) -> dict[str, str]:
-    actions = {}
-    for each in given:
-        phrase, separator, name = each.rpartition("=")
-        if not (separator and phrase and name):
-            raise ValueError(f"--action {each!r} is not PHRASE=NAME")
-        actions[phrase] = name
-    return actions

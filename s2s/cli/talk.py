@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FILE_HELP = "Say this recording, at the pace of time, instead of using the microphone."
 OUT_HELP = "Write both voices as they were heard: caller left, agent right."
 DEVICE_HELP = "Of the sound card, a name or number; MICROPHONE,LOUDSPEAKER for two."
+WAIT_HELP = "The agent lets you speak first. Default: as the server likes it."
 QUIET_HELP = "With --file: seconds of silence after it that end the call."
 _RATE: Literal[24000] = 24000
 _PAUSE_S = 0.8  # without a word of one side, after which the other's may be written
@@ -31,6 +32,7 @@ def talk(
     token_file: Annotated[Path | None, typer.Option(help="A file that holds the token.")] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     quiet: Annotated[float, typer.Option(help=QUIET_HELP)] = 3.0,
+    wait: Annotated[bool, typer.Option("--wait", help=WAIT_HELP)] = False,
     consent: Annotated[bool, typer.Option("--consent", help="Agree to be recorded by the server.")] = False,
 ) -> None:
     """Talk to a server until Ctrl-C, or say a recording to it. Words appear as they are understood and spoken.
@@ -42,7 +44,8 @@ def talk(
         from s2s.gateway.client import LiveClient
         from s2s.gateway.talking import TalkConfig, run_call
 
-        client = LiveClient(url, read_token(token, token_file), rate=_RATE, store=consent)
+        opening = False if wait else None
+        client = LiveClient(url, read_token(token, token_file), rate=_RATE, store=consent, opening=opening)
         terminal = Terminal(file, out, device, TalkConfig(quiet_s=quiet))
         terminal.finish(run_call(client, terminal.call))
 

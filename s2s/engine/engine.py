@@ -21,6 +21,7 @@ from s2s.engine.transcript import Transcript
 from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads, on_cpu, run_once
 from s2s.models.step import Step
 from s2s.nn.sampling import Controls
+from s2s.streams import AGENT_TEXT
 from s2s.text import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Engine:
         self.config = config or EngineConfig()
         self.sample_rate, self.step_size = step.sample_rate, step.step_size
         self._step, self._tokenizer, self._defaults = step, tokenizer, defaults or Defaults()
+        self._actions = {token: name for name, token in tokenizer.actions.items()} if tokenizer else {}
         self._lock = threading.Lock()  # of what other threads see; never held while a step runs
         self._waiting: list[tuple[Session, Controls]] = []
         self._seats: list[_Seat] = []  # in the order of their rows
@@ -106,15 +108,16 @@ class Engine:
         return cls(step, config, bundle.tokenizer, bundle.defaults)
 
     def open(self, config: SessionConfig | None = None) -> Session:
-        """A session that joins at the next tick.
+        """A session that joins at the next tick, or at the one after its `begin` where its config leaves it open.
 
         Raises:
             EngineFull: `max_sessions` are open, or the engine has been stopped.
             ValueError: controls that no model takes.
         """
-        controls, rate = self._controls(config or SessionConfig()), self.sample_rate
-        limits = self.config.max_buffered_s, self.config.max_unread_s
-        session = Session(uuid.uuid4().hex, rate, self.step_size, *(round(limit * rate) for limit in limits))
+        config = config or SessionConfig()
+        controls, rate = self._controls(config), self.sample_rate
+        buffered, unread = round(self.config.max_buffered_s * rate), round(self.config.max_unread_s * rate)
+        session = Session(uuid.uuid4().hex, rate, self.step_size, buffered, unread, config.opening)
         with self._lock:
             if self._stopping.is_set() or self._num_open() >= self.config.max_sessions:
                 self._refusals += 1
@@ -245,25 +248,35 @@ class Engine:
         for row in reversed(range(len(self._seats))):
             if self._seats[row].session.closing:
                 self._leave(row, "closed")
-        given_up = []
+        given_up, failed = list[Session](), list[tuple[Session, Exception]]()
         with self._lock:  # all in one go: whoever counts finds every session in one of the two lists
-            slots = self._batch.slots
-            while self._waiting and slots.count < slots.num_rows:
-                session, controls = self._waiting.pop(0)
+            slots, waiting = self._batch.slots, list[tuple[Session, Controls]]()
+            for session, controls in self._waiting:
+                opening = session.opening
                 if session.closing:
                     given_up.append(session)
-                    continue
-                slots.join(controls)
-                self._seats.append(_Seat(session, {}))
+                elif opening is None or slots.count == slots.num_rows:
+                    waiting.append((session, controls))
+                else:
+                    try:
+                        slots.join(controls, opening)
+                    except ValueError as error:
+                        failed.append((session, error))
+                        continue
+                    self._seats.append(_Seat(session, {}))
+            self._waiting = waiting
         for session in given_up:
             self._end(session, "closed")
+        for session, problem in failed:
+            self._end(session, "failed", str(problem))
 
     def _deliver(self, results: list[Said | Exception | None]) -> None:
         failed: dict[int, Exception] = {}
         for row, (seat, result) in enumerate(zip(self._seats, results, strict=True)):
             if isinstance(result, Said):
                 try:
-                    seat.session.add(result.pcm, self._text(seat, result.ids))
+                    action = self._actions.get(result.ids.get(AGENT_TEXT, -1))
+                    seat.session.add(result.pcm, self._text(seat, result.ids), action)
                 except Exception as error:
                     failed[row] = error
             elif result is not None:

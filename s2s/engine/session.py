@@ -37,6 +37,17 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Act:
+    """What the agent does beside speaking, one of the tokenizer's actions, such as a hand-off.
+
+    `position` is that of the audio of the same step, which may still be what was said before it.
+    """
+
+    name: str
+    position: int
+
+
+@dataclass(frozen=True)
 class Ended:
     """The last event of every session. `error` says why it failed."""
 
@@ -44,7 +55,7 @@ class Ended:
     error: str = ""
 
 
-Event = Audio | Text | Ended
+Event = Audio | Text | Act | Ended
 
 
 class BufferFull(RuntimeError):
@@ -53,11 +64,16 @@ class BufferFull(RuntimeError):
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """How the agent of one session samples; None: as the model likes it."""
+    """How the agent of one session samples; None: as the model likes it.
+
+    opening: the agent speaks first, with its opening, or waits for the caller; None: the session does not begin until
+    `Session.begin` decides it.
+    """
 
     temperature: float | None = None
     top_k: int | None = None
     seed: int = 0
+    opening: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -77,8 +93,16 @@ class Session:
     somebody up. A session whose `on_events` raises is closed alone.
     """
 
-    def __init__(self, name: str, sample_rate: int, step_size: int, max_buffered: int, max_unread: int):
-        """Args: max_buffered, max_unread: samples of input and of output that may wait."""
+    def __init__(
+        self,
+        name: str,
+        sample_rate: int,
+        step_size: int,
+        max_buffered: int,
+        max_unread: int,
+        opening: bool | None = True,
+    ):
+        """Args: max_buffered, max_unread: samples of input and of output that may wait. opening: see the config."""
         self.id, self.sample_rate, self.step_size = name, sample_rate, step_size
         self.on_events: Callable[[], None] | None = None
         self._max_buffered, self._max_unread = max_buffered, max_unread
@@ -88,6 +112,19 @@ class Session:
         self._unread = 0  # samples of audio among the events
         self._ticks = 0
         self._closing = self._ended = False
+        self._opening = opening
+
+    def begin(self, opening: bool) -> None:
+        """Decide whether the agent speaks first, where it was left open; ignored once it is decided."""
+        with self._lock:
+            if self._opening is None:
+                self._opening = opening
+
+    @property
+    def opening(self) -> bool | None:
+        """Whether the agent speaks first; None: not decided, and the session does not begin."""
+        with self._lock:
+            return self._opening
 
     def push(self, pcm: NDArray[np.int16]) -> None:
         """Take in int16 samples [N] at `sample_rate`, any N. After the end they are ignored.
@@ -138,8 +175,8 @@ class Session:
                 return self._input.take_now()
             return self._input.take() if self._input.has_step else None
 
-    def add(self, pcm: NDArray[np.int16], text: dict[str, str]) -> None:
-        """Add what one step said, pcm [step_size] and text per stream, and tell `on_events`.
+    def add(self, pcm: NDArray[np.int16], text: dict[str, str], action: str | None = None) -> None:
+        """Add what one step said, pcm [step_size] and text per stream, and did, and tell `on_events`.
 
         Raises:
             RuntimeError: nobody pulls the events.
@@ -150,6 +187,7 @@ class Session:
             position = self._ticks * self.step_size
             self._events.append(Audio(pcm, position))
             self._events += [Text(stream, added, position) for stream, added in text.items() if added]
+            self._events += [Act(action, position)] if action is not None else []
             self._unread += len(pcm)
             self._ticks += 1
         self._tell()

@@ -27,6 +27,7 @@ class Slots:
 
     def __init__(self, step: Step, num_rows: int):
         self.num_rows, self.count = num_rows, 0
+        self._step = step
         state = step.init_state(num_rows)
         zeros = torch.zeros(num_rows, dtype=torch.long, device=leaves(state)[0].device)
         self._rows = Rows(state, Controls(zeros.float(), zeros.clone(), zeros))
@@ -34,12 +35,18 @@ class Slots:
         self._now_and_before = list(zip(leaves(self._rows), leaves(self._before), strict=True))
         self._views: dict[tuple[int, int], Rows] = {}
 
-    def join(self, controls: Controls) -> None:
-        """Make the next row live: a fresh one that samples by `controls` [1]."""
+    def join(self, controls: Controls, opening: bool = True) -> None:
+        """Make the next row live: a fresh one that samples by `controls` [1]; without `opening` its agent waits.
+
+        Raises ValueError, and takes nobody in, where the step cannot wait.
+        """
         assert self.count < self.num_rows
         # A row that nobody had was run to fill up the others.
         reset_rows(self._rows, slice(self.count, self.count + 1))
         put_rows(self._rows.controls, [self.count], controls)
+        if not opening:
+            row = self.view(self.count, self.count + 1)
+            self._step.wait(row.state, torch.ones_like(row.controls.seed, dtype=torch.bool))
         self.count += 1
 
     def leave(self, row: int) -> None:

@@ -11,12 +11,12 @@ class Transcript:
     """Turns ids into text, token by token; a character waits until all of its bytes are there."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+        self._tokenizer, self._silent = tokenizer, set(tokenizer.actions.values())
         self._pending: list[int] = []
 
     def add(self, token: int) -> str:
-        """What this id completes; nothing for ids from the tokenizer's vocab_size on, which are no text."""
-        if not 0 <= token < self._tokenizer.vocab_size:
+        """What this id completes; nothing for actions and for ids from the tokenizer's vocab_size on: no text."""
+        if not 0 <= token < self._tokenizer.vocab_size or token in self._silent:
             return ""
         self._pending.append(token)
         text = self._tokenizer.decode(self._pending)

@@ -134,7 +134,10 @@ class AnswerEnded:
 
 @dataclass(frozen=True)
 class Action:
-    """The agent said that it does something (such as a hand-off) that the client has to do."""
+    """The agent does something (such as a hand-off) that the client has to carry out.
+
+    It is told when all that the agent said before has been heard; `at_ms` is when the agent decided it.
+    """
 
     name: str
     at_ms: int
@@ -152,7 +155,7 @@ class Problem:
 class CallEnded:
     """The session is over though nobody hung up."""
 
-    reason: Literal["expired", "failed", "server_shutdown", "input_flood"]
+    reason: Literal["expired", "failed", "server_shutdown", "input_flood", "agent_hangup"]
     message: str = ""
 
 

@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s2s.engine.session import Audio, BufferFull, Ended, Event, Session, Text
+from s2s.engine.session import Act, Audio, BufferFull, Ended, Event, Session, Text
 from s2s.gateway.base import (
     Action,
     AgentAudio,
@@ -51,6 +51,10 @@ from s2s.gateway.voice import VoiceActivity
 logger = logging.getLogger(__name__)
 
 
+HANGUP = "hangup"
+"""The action of an agent that has said goodbye."""
+
+
 class Observer(Protocol):
     """Who watches a call without taking part: metrics, recordings."""
 
@@ -65,14 +69,14 @@ class Observer(Protocol):
 class BridgeConfig:
     """max_call_s: None is no limit. max_held_s: audio that may wait where the client ends the turns and so may send
     faster than time. flood_s: audio refused until the call is ended. text_wait_ms: how long after a turn the model may
-    still write what it understood. actions: phrases of the agent that mean an action, such as a hand-off.
+    still write what it understood. hang_up: the call ends when the agent's action HANGUP has been told.
     """
 
     max_call_s: float | None = None
     max_held_s: float = 30.0
     flood_s: float = 20.0
     text_wait_ms: int = 800
-    actions: Mapping[str, str] = field(default_factory=dict)
+    hang_up: bool = False
     floor: FloorConfig = field(default_factory=FloorConfig)
 
 
@@ -112,7 +116,7 @@ class Call:
         self._told_full_s = -1.0  # when the client was last told that it is too fast
         self._end_ms = 0  # of the output clock
         self._answer_start_ms = 0
-        self._said = ""  # of this answer, for its actions
+        self._acts: list[Act] = []  # decided, and not told before what was said with them has been heard
         self._text_due_ms: int | None = None  # when the last turn's text counts as complete
         self._configure(Configure())
 
@@ -273,6 +277,7 @@ class Call:
     async def _stop(self, reason: Stopped) -> None:
         played_ms = self.floor.cancel(reason)
         self.words.drop()
+        self._acts.clear()
         if played_ms is None:
             if reason == "client_cancelled":
                 await self.send(Problem("response_cancel_not_active", "there is no answer to cancel"))
@@ -300,7 +305,8 @@ class Call:
                     return self._ended(event)
                 if isinstance(event, Audio):
                     async with self._lock:
-                        await self._say(event, _texts(events, i + 1))
+                        if (ended := await self._say(event, _same_step(events, i + 1))) is not None:
+                            return ended
             while self._held and self._push_one(self._held[0]):
                 self._held.popleft()
 
@@ -311,15 +317,18 @@ class Call:
             return CallEnded("failed", event.error or "the session failed")
         return CallEnded("server_shutdown", "the engine has stopped")
 
-    async def _say(self, audio: Audio, texts: list[Text]) -> None:
+    async def _say(self, audio: Audio, beside: list[Text | Act]) -> CallEnded | None:
         start_ms = 1000 * audio.position // self.rate
         self._end_ms = 1000 * (audio.position + len(audio.pcm)) // self.rate
-        for text in texts:
-            if text.stream == "agent_text":
-                if not self.floor.shut:
-                    self.words.add(text.text, start_ms)
-            elif text.stream == "user_text":
-                await self._understood(text.text, start_ms)
+        for event in beside:
+            if isinstance(event, Text) and event.stream == "user_text":
+                await self._understood(event.text, start_ms)
+            elif self.floor.shut:
+                continue  # what the caller did not let the agent say, it does not do either
+            elif isinstance(event, Act):
+                self._acts.append(event)
+            elif event.stream == "agent_text":
+                self.words.add(event.text, start_ms)
         pcm, started, finished = self.floor.agent(audio.pcm, self._received_ms)
         for observer in self.observers:
             observer.said(pcm)
@@ -336,19 +345,32 @@ class Call:
         if self._text_due_ms is not None and self._end_ms >= self._text_due_ms:
             self._text_due_ms = None
             await self.send(CallerTextDone())
+        return await self._act()
+
+    async def _act(self) -> CallEnded | None:
+        """Tell of actions once the answer they belong to is over: it ends with a pause, in which clients play it out.
+
+        Words run ahead of their sound, so without an answer going on one may be about to begin.
+        """
+        pause_ms = self.floor.config.pause_ms
+        while self._acts and not self.floor.answering:
+            at_ms = 1000 * self._acts[0].position // self.rate
+            if self._end_ms < at_ms + pause_ms:
+                break
+            name = self._acts.pop(0).name
+            await self.send(Action(name, at_ms))
+            if name == HANGUP and self.config.hang_up:
+                return CallEnded("agent_hangup", "the agent has said goodbye")
+        return None
 
     async def _begin_answer(self, start_ms: int) -> None:
-        self._answer_start_ms, self._said = start_ms, ""
+        self._answer_start_ms = start_ms
         await self.send(AnswerStarted())
 
     async def _send_words(self) -> None:
         for text, at_ms in self.words.take():
             offset_ms = max(0, at_ms - self._answer_start_ms)
             await self.send(AgentText(text, at_ms, self._end_ms, offset_ms))
-            before, self._said = self._said, self._said + text
-            for phrase, name in self.config.actions.items():
-                if phrase.casefold() in self._said.casefold() and phrase.casefold() not in before.casefold():
-                    await self.send(Action(name, at_ms))
 
     async def _understood(self, text: str, start_ms: int) -> None:
         await self.send(CallerText(text, start_ms, self._end_ms))
@@ -356,11 +378,11 @@ class Call:
             self._text_due_ms = self._end_ms + self.config.text_wait_ms
 
 
-def _texts(events: list[Event], start: int) -> list[Text]:
-    """The texts of one step, which follow its audio."""
-    texts: list[Text] = []
+def _same_step(events: list[Event], start: int) -> list[Text | Act]:
+    """The texts and actions of one step, which follow its audio."""
+    found: list[Text | Act] = []
     for event in events[start:]:
-        if not isinstance(event, Text):
+        if not isinstance(event, Text | Act):
             break
-        texts.append(event)
-    return texts
+        found.append(event)
+    return found

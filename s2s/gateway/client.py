@@ -201,12 +201,18 @@ class LiveClient(Connection):
         extensions: bool = True,
         store: bool = False,
         open_timeout_s: float = 10.0,
+        opening: bool | None = None,
     ):
-        """Args: store: the caller agrees to be recorded by the server."""
+        """Args: store: the caller agrees to be recorded by the server. opening: whether the agent speaks first; None
+        leaves it to the server, and to servers that are not ours.
+        """
         address = endpoint(url, LIVE_PATH, "extensions=1" if extensions else "")
         super().__init__(address, token, token_in, open_timeout_s=open_timeout_s)
         self.rate = rate
-        self._config = {"model": model, "audio": {"format": {"type": "audio/pcm", "rate": rate}}, "store": store}
+        audio = {"format": {"type": "audio/pcm", "rate": rate}}
+        self._config: dict[str, Any] = {"model": model, "audio": audio, "store": store}
+        if opening is not None:
+            self._config["opening"] = opening
         self.session: dict[str, Any] = {}
         self.started_s = 0.0  # when `session.started` arrived
 

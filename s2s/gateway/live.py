@@ -51,7 +51,15 @@ _EXTENSIONS = {
     AnswerStarted: "s2s.answer_started",
     AnswerEnded: "s2s.answer_ended",
 }
-_CLOSE_CODES = {"expired": NORMAL, "failed": INTERNAL, "server_shutdown": GOING_AWAY, "input_flood": POLICY}
+_CLOSE_CODES = {
+    "expired": NORMAL,
+    "agent_hangup": NORMAL,
+    "failed": INTERNAL,
+    "server_shutdown": GOING_AWAY,
+    "input_flood": POLICY,
+}
+_CLOSED = {"expired": "expired", "agent_hangup": "remote_hangup"}
+"""What `session.closed` says of ends that are no mistake."""
 
 
 class LiveTransport:
@@ -59,9 +67,20 @@ class LiveTransport:
 
     continuous = True
 
-    def __init__(self, socket: Socket, model: str, max_call_s: float | None = None, extensions: bool = False):
-        """Args: extensions: also tell who speaks, by events of our own (`s2s.*`) that the protocol does not have."""
+    def __init__(
+        self,
+        socket: Socket,
+        model: str,
+        max_call_s: float | None = None,
+        extensions: bool = False,
+        opening: bool = True,
+    ):
+        """Args: extensions: also tell who speaks, by events of our own (`s2s.*`) that the protocol does not have.
+
+        opening: whether the agent speaks first where the client does not say it.
+        """
         self._socket, self._model, self._max_call_s, self._extensions = socket, model, max_call_s, extensions
+        self._opening = opening
         self._config = SessionConfig(model=model)
         self._session: dict[str, Any] = {}
         self._pending: deque[Incoming] = deque()
@@ -72,6 +91,11 @@ class LiveTransport:
     @property
     def consent(self) -> bool:
         return self._config.store is True
+
+    @property
+    def opening(self) -> bool:
+        """Whether the agent speaks first, once `start` has heard it."""
+        return self._opening if self._config.opening is None else self._config.opening
 
     async def start(self) -> bool:
         """Wait for `session.start`; False when the client is gone or was cut for not saying it."""
@@ -111,6 +135,7 @@ class LiveTransport:
             "delegation": {"type": "client", "acknowledgement_delay_ms": 0},
             "store": False,
         } | given
+        self._session["opening"] = self.opening
         self._pending.append(Configure(wire, wire))
         await self._emit("session.started", self._start_id, session=self._session)
         if config.instructions or config.input:
@@ -194,7 +219,7 @@ class LiveTransport:
             await self._emit("session.delegation.created", None, delegation=delegation, offset_ms=event.at_ms)
         elif isinstance(event, Problem):
             await self._error(event.code, event.message)
-        elif isinstance(event, CallEnded) and event.reason != "expired":
+        elif isinstance(event, CallEnded) and event.reason not in _CLOSED:
             kind = "invalid_request_error" if event.reason == "input_flood" else "server_error"
             code = "session_failed" if event.reason == "failed" else event.reason
             await self._error(code, event.message, kind=kind)
@@ -210,8 +235,8 @@ class LiveTransport:
             if ended is not None:
                 code, reason = _CLOSE_CODES[ended.reason], ended.reason
                 await self.send(ended)
-            if self._close_requested or (ended is not None and ended.reason == "expired"):
-                why = "expired" if ended is not None else "close_requested"
+            why = "close_requested" if ended is None else _CLOSED.get(ended.reason, "close_requested")
+            if self._close_requested or (ended is not None and ended.reason in _CLOSED):
                 await self._emit(
                     "session.closed", self._close_id, reason=why, session=self._session, usage=self._usage()
                 )

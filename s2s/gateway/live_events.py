@@ -67,7 +67,10 @@ class Delegation(Strict):
 
 
 class SessionConfig(Strict):
-    """`store` is the caller's consent to a recording, where the server makes any."""
+    """`store` is the caller's consent to a recording, where the server makes any.
+
+    `opening` is ours: whether the agent speaks first; the server's default where it is left out.
+    """
 
     model: str
     audio: Audio | None = None
@@ -76,6 +79,7 @@ class SessionConfig(Strict):
     delegation: Delegation | None = None
     safety_identifier: str | None = None
     store: bool | None = None
+    opening: bool | None = None
 
 
 class SessionPatch(Strict):

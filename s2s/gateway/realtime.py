@@ -7,6 +7,7 @@ output_item.done, item done, response.done. The caller's transcript follows its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from s2s.gateway.base import (
@@ -54,7 +55,13 @@ from s2s.gateway.realtime_events import (
 from s2s.gateway.realtime_session import RealtimeSettings
 from s2s.gateway.websocket import GOING_AWAY, INTERNAL, NORMAL, POLICY, IdleError, Socket
 
-_CLOSE_CODES = {"expired": NORMAL, "failed": INTERNAL, "server_shutdown": GOING_AWAY, "input_flood": POLICY}
+_CLOSE_CODES = {
+    "expired": NORMAL,
+    "agent_hangup": NORMAL,
+    "failed": INTERNAL,
+    "server_shutdown": GOING_AWAY,
+    "input_flood": POLICY,
+}
 
 
 class RealtimeTransport:
@@ -62,9 +69,18 @@ class RealtimeTransport:
 
     continuous = False
 
-    def __init__(self, socket: Socket, session_id: str, model: str, dialect: Dialect, max_call_s: float | None = None):
+    def __init__(
+        self,
+        socket: Socket,
+        session_id: str,
+        model: str,
+        dialect: Dialect,
+        max_call_s: float | None = None,
+        opening: bool = True,
+    ):
+        """Args: opening: whether the agent speaks first where the client does not say it."""
         self._socket = socket
-        self.settings = RealtimeSettings(session_id, model, dialect, max_call_s)
+        self.settings = RealtimeSettings(session_id, model, dialect, max_call_s, opening)
         self._conversation = Conversation(socket.limits.max_history)
         self._answer: Answer | None = None
         self._options: AnswerOptions | None = None  # of the answer asked for
@@ -73,11 +89,19 @@ class RealtimeTransport:
         self._open_turn: dict[str, Any] | None = None  # the last turn's item while its text may go on
         self._told_dialect = dialect == "beta"
         self._wish_id: str | None = None  # event_id of the client's last wish that may fail later
-        self._spoke = False
+        self.on_begin: Callable[[bool], None] | None = None  # called once: the conversation begins, with an opening?
+        self._begun = self._spoke = False
         self._seconds = [0.0, 0.0]  # heard and said, for usage
 
     async def open(self) -> None:
         await self._emit("session.created", session=self.settings.to_json())
+
+    def begin(self) -> None:
+        """Let the conversation begin, as the client's first event does: who speaks first is then decided."""
+        if not self._begun:
+            self._begun = True
+            if self.on_begin is not None:
+                self.on_begin(self.settings.opening)
 
     # From the client.
 
@@ -95,6 +119,7 @@ class RealtimeTransport:
                 event = parse_event(text)
                 self._check_size(text, event)
                 incoming = await self._take(event)
+                self.begin()
             except ProtocolError as error:
                 await self._error(error.code, error.message, error.param, error.event_id)
                 continue
@@ -144,6 +169,9 @@ class RealtimeTransport:
         if self._spoke and voice != self.settings.voice:
             message = "the voice cannot change once the agent has spoken"
             raise ProtocolError("cannot_update_voice", message, "session.audio.output.voice", event.event_id)
+        if self._begun and given.get("opening") not in (None, self.settings.opening):
+            message = "who speaks first is decided by the first event of a call"
+            raise ProtocolError("cannot_update_opening", message, "session.opening", event.event_id)
         if dialect is not None:
             self.settings.dialect, self._told_dialect = dialect, True
         self.settings.update(given)
@@ -207,7 +235,7 @@ class RealtimeTransport:
             await self._emit("s2s.action", name=event.name, at_ms=event.at_ms)
         elif isinstance(event, Problem):
             await self._error(event.code, event.message, None, self._wish_id)
-        else:
+        elif event.reason != "agent_hangup":
             kind = "server_error" if event.reason in ("failed", "server_shutdown") else "invalid_request_error"
             await self._error(_ERROR_CODES.get(event.reason, event.reason), event.message, kind=kind)
 

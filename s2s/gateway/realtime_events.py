@@ -231,6 +231,7 @@ class Shared(Part):
     tool_choice: Literal["auto", "none", "required"] | ToolName | None = None
     tracing: Literal["auto"] | Tracing | None = None
     recording_consent: bool | None = None  # ours: the caller agrees to be recorded
+    opening: bool | None = None  # ours: the agent speaks first; heard in the client's first event only
 
 
 class GaSession(Shared):

@@ -29,8 +29,10 @@ _BETA_CONTENT = {"output_text": "text", "output_audio": "audio"}
 class RealtimeSettings:
     """What `session.update` changes, in the form of GA."""
 
-    def __init__(self, session_id: str, model: str, dialect: Dialect, max_call_s: float | None = None):
-        self.dialect = dialect
+    def __init__(
+        self, session_id: str, model: str, dialect: Dialect, max_call_s: float | None = None, opening: bool = True
+    ):
+        self.dialect, self.opening = dialect, opening
         self.consent = False
         self.id = f"sess_{session_id}"
         self.values: dict[str, Any] = {
@@ -75,6 +77,8 @@ class RealtimeSettings:
         """Take what `parse_session` found: objects below `audio.input` and `audio.output` are replaced whole."""
         given = copy.deepcopy(given)
         self.consent = bool(given.pop("recording_consent", self.consent))
+        opening = given.pop("opening", None)
+        self.opening = self.opening if opening is None else opening
         audio = given.pop("audio", None) or {}
         for key in ("type", "object", "id"):
             given.pop(key, None)
@@ -98,7 +102,7 @@ class RealtimeSettings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        values = copy.deepcopy(self.values) | {"recording_consent": self.consent}
+        values = copy.deepcopy(self.values) | {"recording_consent": self.consent, "opening": self.opening}
         return values if self.dialect == "ga" else _beta_session(values)
 
     def event(self, kind: str, values: dict[str, Any]) -> dict[str, Any] | None:

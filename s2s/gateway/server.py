@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -33,11 +34,15 @@ from s2s.gateway.websocket import TRY_AGAIN, Socket
 logger = logging.getLogger(__name__)
 
 _STUCK_S = 5.0  # without a tick: the engine's thread hangs
+_BEGIN_S = 0.5  # a Realtime client that says nothing for so long leaves it to the server who speaks first
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """record: folder for the calls whose callers agreed; None: nothing of a call is written. seed: None is chance."""
+    """record: folder for the calls whose callers agreed; None: nothing of a call is written. seed: None is chance.
+
+    opening: the agent speaks first where the client does not choose.
+    """
 
     model: str = "s2s"
     access: Access = field(default_factory=Access)
@@ -45,6 +50,7 @@ class ServerConfig:
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     record: Path | None = None
     seed: int | None = None
+    opening: bool = True
 
 
 class Gateway:
@@ -63,9 +69,10 @@ class Gateway:
             return True  # a warm-up takes as long as it takes; a failed one ends the process
         return stats.running and time.monotonic() - stats.last_tick_s < _STUCK_S
 
-    def open(self) -> Session:
+    def open(self, opening: bool | None) -> Session:
+        """Args: opening: see `SessionConfig`. Raises EngineFull."""
         seed = secrets.randbits(31) if self.config.seed is None else self.config.seed
-        return self.admission.open(SessionConfig(seed=seed))
+        return self.admission.open(SessionConfig(seed=seed, opening=opening))
 
     async def enter(self, websocket: WebSocket) -> str | None:
         """Check who calls; the client's name in counts, or None when the call is refused and told so."""
@@ -166,11 +173,14 @@ def _add_realtime(app: FastAPI, gateway: Gateway) -> None:
 
     @app.websocket("/v1/realtime")
     async def realtime(websocket: WebSocket) -> None:
-        """The OpenAI Realtime protocol. Any model name is taken: there is one model."""
+        """The OpenAI Realtime protocol. Any model name is taken: there is one model.
+
+        The session begins with the client's first event, which may be a `session.update` that says `opening`.
+        """
         if (client := await gateway.enter(websocket)) is None:
             return
         try:
-            session = gateway.open()
+            session = gateway.open(opening=None)
         except EngineFull as error:
             await gateway.refuse(websocket, Refusal(503, "server_full", str(error)))
             return
@@ -178,7 +188,10 @@ def _add_realtime(app: FastAPI, gateway: Gateway) -> None:
             await accept(websocket)
             dialect: Dialect = "beta" if "realtime=v1" in websocket.headers.get("openai-beta", "") else "ga"
             socket = Socket(websocket, limits)
-            transport = _Consenting(socket, session.id, config.model, dialect, config.bridge.max_call_s)
+            max_call_s, opening = config.bridge.max_call_s, config.opening
+            transport = _Consenting(socket, session.id, config.model, dialect, max_call_s, opening)
+            transport.on_begin = session.begin
+            asyncio.get_running_loop().call_later(_BEGIN_S, transport.begin)
             recording = transport.recording = gateway.recording(session)
             with contextlib.suppress(ConnectionError):
                 await transport.open()
@@ -196,12 +209,13 @@ def _add_live(app: FastAPI, gateway: Gateway) -> None:
         with gateway.admission.call(client):
             await accept(websocket)
             extensions = websocket.query_params.get("extensions") == "1"
-            transport = LiveTransport(Socket(websocket, limits), config.model, config.bridge.max_call_s, extensions)
+            max_call_s, opening = config.bridge.max_call_s, config.opening
+            transport = LiveTransport(Socket(websocket, limits), config.model, max_call_s, extensions, opening)
             with contextlib.suppress(ConnectionError):
                 if not await transport.start():
                     return
                 try:
-                    session = gateway.open()
+                    session = gateway.open(transport.opening)
                 except EngineFull:
                     gateway.note_refusal("server_full")
                     await transport.refuse_full()

@@ -21,6 +21,9 @@ from s2s.gateway.serving import GatewayServer
 
 _AUDIO = "session.output_audio.delta"
 _AUDIBLE_DBFS = -50.0
+AGENT_HANGUP = "agent_hangup"
+"""Why a server of ours closes a call that its agent ended."""
+
 _GOODBYE_S = 5.0  # for the server to close a call that was hung up
 
 T = TypeVar("T")
@@ -116,7 +119,7 @@ async def converse(
 async def _call(
     client: LiveClient, speak: Awaitable[None], take: Callable[[Received], None], on_event: OnEvent, start_s: float
 ) -> None:
-    """Speak and listen at once until the speaker is done or Ctrl-C, then hang up."""
+    """Speak and listen at once until the speaker is done or Ctrl-C, then hang up; or until the agent hangs up."""
 
     async def listen() -> None:
         async for received in client:
@@ -132,6 +135,8 @@ async def _call(
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if listening in done or (speaking in done and isinstance(speaking.exception(), ConnectionError)):
                 await asyncio.wait([listening], timeout=_GOODBYE_S)  # the server's reason may be on its way
+                if client.closed is not None and client.closed.reason == AGENT_HANGUP:
+                    return
                 raise _ended(client)
             for task in done:
                 task.result()

@@ -25,8 +25,9 @@ from s2s.gateway.bridge import BridgeConfig
 from s2s.gateway.client import Received
 from s2s.gateway.server import ServerConfig
 from s2s.models.scripted import Script, ScriptedStep
-from s2s.text import ByteTokenizer
+from s2s.text import BpeTokenizer, ByteTokenizer
 from tests.audio.test_card import Devices
+from tests.engine.fakes import Greeter
 from tests.gateway.serving import RATE, Served, serving, speech
 
 SAID, HEARD = "your money comes back", "refund please"
@@ -103,6 +104,30 @@ def test_a_server_that_ends_the_call(question: Path) -> None:
         result = s2s("talk", "--url", server.ws, "--file", question)
     assert result.exit_code == 2
     assert result.stderr.endswith("s2s: error: the server ended the call: expired\n")
+
+
+def test_an_agent_that_hangs_up_ends_the_call(question: Path, tmp_path: Path) -> None:
+    tokenizer, out = BpeTokenizer.train(["bye"], 257, ("hangup",)), tmp_path / "out.wav"
+    text = {"agent_text": [*tokenizer.encode("bye"), tokenizer.actions["hangup"]]}
+    step = ScriptedStep(Script(torch.from_numpy(ANSWER[: RATE // 2]), delay_s=0.3, text=text))
+    config = ServerConfig(bridge=BridgeConfig(hang_up=True))
+    with serving(step, config, 1, tokenizer, live=True) as server:
+        result = s2s("talk", "--url", server.ws, "--file", question, "--out", out, "--quiet", 20)
+    assert result.exit_code == 0, result.stderr
+    assert "action: hangup" in result.stderr and result.stdout.endswith("agent   bye\n")
+    wav, rate = read_audio(out)
+    assert wav.shape[1] / rate < 5 and np.abs(wav[1]).max() > 0.2
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_who_speaks_first_is_chosen(question: Path, tmp_path: Path, wait: bool) -> None:
+    out = tmp_path / "out.wav"
+    with serving(Greeter(greeting=5, step_size=960, sample_rate=RATE), max_sessions=1, live=True) as server:
+        options = ["--wait"] if wait else []
+        result = s2s("talk", "--url", server.ws, "--file", question, "--out", out, "--quiet", 0.5, *options)
+    assert result.exit_code == 0, result.stderr
+    greeting = np.abs(read_audio(out)[0][1] - 0.5) < 0.01
+    assert (greeting.sum() > 3 * 960) is not wait
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from s2s.models.step import StepOut
+from s2s.models.scripted import NO_TOKEN
+from s2s.models.step import EchoState, EchoStep, StepOut
 from s2s.nn.sampling import Controls
 
 
@@ -18,6 +19,24 @@ class SumState:
 
     total: Tensor
     position: Tensor
+
+
+class Greeter(EchoStep):
+    """Says a level in each of its first steps, unless it has to wait; then it is an echo that writes `ids`, in turn."""
+
+    def __init__(self, ids: Sequence[int] = (), greeting: int = 3, step_size: int = 40, sample_rate: int = 1000):
+        super().__init__(step_size, sample_rate)
+        self.ids, self.greeting = [*ids, NO_TOKEN], greeting
+
+    def wait(self, state: EchoState, waits: Tensor) -> None:
+        state.position += self.greeting * waits
+
+    def __call__(self, wav: Tensor, state: EchoState, controls: Controls) -> StepOut:
+        greets = (state.position < self.greeting)[:, None, None]
+        number = (state.position - self.greeting).clamp(-1, len(self.ids) - 1)
+        out = super().__call__(wav, state, controls)
+        ids = torch.tensor(self.ids)[number]
+        return StepOut(torch.where(greets, 0.5, out.wav), {"user_text": ids, "agent_text": ids})
 
 
 class SumStep:

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2s.audio.pcm import float_to_int16, int16_to_float
 from s2s.engine.engine import Engine, EngineConfig, EngineFull
-from s2s.engine.session import Audio, Ended, Session, SessionConfig, Text
+from s2s.engine.session import Act, Audio, Ended, Session, SessionConfig, Text
 from s2s.engine.stats import BOUNDS_MS
+from s2s.models.offline import play
 from s2s.models.step import EchoState, EchoStep, Step, StepOut
 from s2s.nn.sampling import Controls
 from s2s.streaming import clone
-from s2s.text import ByteTokenizer
-from tests.engine.fakes import SumState, SumStep
+from s2s.text import BpeTokenizer, ByteTokenizer
+from tests.engine.fakes import Greeter, SumState, SumStep
 from tests.tiny import SMALL_SPEC, tiny_step
 
 SIZE, RATE = 40, 1000
@@ -148,6 +150,84 @@ def test_controls_are_the_sessions_or_the_models(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(ValueError, match="allowed"):
             engine.open(wrong)
     assert engine.stats.sessions == 2
+
+
+def test_the_agent_speaks_first_unless_it_has_to_wait() -> None:
+    engine = virtual(Greeter())
+    greeted = engine.open()
+    greeted.push(pcm(1))
+    engine.tick()
+    waited_for = engine.open(SessionConfig(opening=False))
+    for _ in range(4):
+        greeted.push(pcm(1))
+        waited_for.push(pcm(2))
+        engine.tick()
+    assert heard(greeted) == [16384] * 3 + [1, 1], "whoever joins, it goes on"
+    assert heard(waited_for) == [2, 2, 2, 2]
+
+
+def test_a_session_waits_as_its_step_does() -> None:
+    step, wav = tiny_step(SMALL_SPEC, dtype=torch.float64), 0.1 * torch.randn(1, 1, 9 * SMALL_SPEC.frame_size)
+    given = float_to_int16(wav[0, 0].numpy())
+    engine, controls = Engine(step, EngineConfig(2, clock="virtual", max_buffered_s=60)), Controls.uniform(1, 0.0)
+    said = {}
+    for opening in (True, False):
+        session = engine.open(SessionConfig(temperature=0.0, opening=opening))
+        session.push(given)
+        for _ in range(9):
+            engine.tick()
+        said[opening] = np.concatenate([event.pcm for event in session.pull() if isinstance(event, Audio)])
+        rows = torch.from_numpy(int16_to_float(given)).double()[None, None]
+        alone = play(step, rows, controls, waits=torch.tensor([not opening])).wav[0, 0]
+        assert np.array_equal(said[opening], float_to_int16(alone.float().numpy()))
+    assert not np.array_equal(said[True], said[False])
+
+
+def test_who_speaks_first_may_be_decided_later() -> None:
+    engine = virtual(Greeter(), max_sessions=2)
+    undecided, other = engine.open(SessionConfig(opening=None)), engine.open()
+    for session in (undecided, other):
+        session.push(pcm(7))
+    engine.tick()
+    assert heard(undecided) == [] and heard(other) == [16384], "it holds nobody up"
+    assert engine.stats.sessions == 2 and engine.stats.free == 0
+    undecided.begin(opening=False)
+    undecided.begin(opening=True)  # too late
+    engine.tick()
+    assert heard(undecided) == [7] and undecided.opening is False
+    other.close()
+    third = engine.open(SessionConfig(opening=None))
+    third.close()
+    engine.tick()
+    assert third.pull() == [Ended("closed")], "who never begins can leave"
+
+
+def test_who_cannot_wait_fails_alone() -> None:
+    class Talkative(Greeter):
+        def wait(self, state: EchoState, waits: Tensor) -> None:
+            raise ValueError("there is no text to wait with")
+
+    engine = virtual(Talkative())
+    patient, other = engine.open(SessionConfig(opening=False)), engine.open()
+    other.push(pcm(1))
+    engine.tick()
+    assert patient.pull() == [Ended("failed", "there is no text to wait with")]
+    assert heard(other) == [16384] and engine.stats.sessions == 1
+
+
+def test_actions_of_the_agent_are_events() -> None:
+    tokenizer = BpeTokenizer.train(["bye"], 258, ("handoff", "hangup"))
+    ids = [*tokenizer.encode("by"), tokenizer.actions["hangup"], *tokenizer.encode("e"), tokenizer.actions["handoff"]]
+    engine = Engine(Greeter(ids, greeting=0), EngineConfig(1, clock="virtual"), tokenizer)
+    session = engine.open()
+    session.push(pcm(0, 6 * SIZE))
+    for _ in range(6):
+        engine.tick()
+    events = [event for event in session.pull() if not isinstance(event, Audio)]
+    said = [event for event in events if not (isinstance(event, Text) and event.stream == "user_text")]
+    texts = [Text("agent_text", letter, at * SIZE) for letter, at in (("b", 0), ("y", 1), ("e", 3))]
+    assert said == [*texts[:2], Act("hangup", 2 * SIZE), texts[2], Act("handoff", 4 * SIZE)]
+    assert len(events) - len(said) == 3, "what the caller said is no action"
 
 
 @pytest.mark.parametrize("way", ["output", "step", "callback", "nobody reads"])

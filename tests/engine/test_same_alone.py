@@ -33,7 +33,9 @@ class Caller:
 
     @property
     def config(self) -> SessionConfig:
-        return SessionConfig(temperature=0.9 * (self.number % 3 > 0), top_k=self.number % 5, seed=self.number)
+        """Every second one lets the agent speak first."""
+        temperature, opening = 0.9 * (self.number % 3 > 0), self.number % 2 > 0
+        return SessionConfig(temperature, top_k=self.number % 5, seed=self.number, opening=opening)
 
     @cached_property
     def pcm(self) -> np.ndarray:
@@ -145,7 +147,9 @@ def test_the_untraced_step_gives_the_same_alone() -> None:
     assert check_random_calls(tiny_untraced(), 25, seed=99) > 25
 
 
-@pytest.mark.parametrize("mistake", ["nobody moves", "rows are not fresh", "waiting rows go on", "all sizes are run"])
+@pytest.mark.parametrize(
+    "mistake", ["nobody moves", "rows are not fresh", "waiting rows go on", "nobody waits", "all sizes are run"]
+)
 def test_mistakes_are_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     step = tiny_untraced()
     alone(step)
@@ -155,6 +159,8 @@ def test_mistakes_are_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("s2s.engine.slots.reset_rows", lambda *arguments: None)
     elif mistake == "waiting rows go on":
         monkeypatch.setattr(Slots, "undo", lambda *arguments: None)
+    elif mistake == "nobody waits":
+        monkeypatch.setattr(DuplexStep, "wait", lambda *arguments: None)
     else:
         monkeypatch.setattr("s2s.engine.engine.agreeing_sizes", lambda step, rows: (1, 2, 4, 8))
         if agreeing_sizes(step, MAX_SESSIONS)[0] == 1:

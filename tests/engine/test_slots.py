@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 from torch import Tensor
 
 from s2s.engine.slots import Slots
-from s2s.models.step import EchoStep
+from s2s.models.step import EchoState, EchoStep
 from s2s.nn.sampling import Controls
 from s2s.streaming import leaves
+from tests.tiny import SMALL_SPEC, tiny_step
 
 
 def controls(number: int) -> Controls:
@@ -40,6 +42,32 @@ def test_random_joins_and_leaves_keep_the_live_rows_first() -> None:
         assert held.controls.seed.tolist() == [-number for number in live] + [0] * (5 - len(live))
         assert held.controls.top_k.tolist() == live + [0] * (5 - len(live))
         torch.testing.assert_close(held.controls.temperature, torch.tensor(live + [0] * (5 - len(live))) / 10)
+
+
+def test_only_who_joins_waits() -> None:
+    step = tiny_step(SMALL_SPEC)
+    slots, text = Slots(step, 3), step.model.layout.rows("agent_text")
+    for number, opening in enumerate((True, False, True)):
+        slots.join(controls(number), opening)
+    tokens = slots.view(0, 3).state.ring.tokens[:, text, -1].flatten()
+    assert tokens.tolist() == [0, step.model.layout.stream("agent_text").pad_id + 1, 0]
+    slots.leave(1)
+    slots.leave(1)
+    slots.join(controls(3))
+    assert not any(bool(leaf[1].any()) for leaf in leaves(slots.view(0, 3).state)), "who waited leaves nothing behind"
+
+
+def test_a_step_that_cannot_wait_takes_nobody_in() -> None:
+    class Talkative(EchoStep):
+        def wait(self, state: EchoState, waits: Tensor) -> None:
+            raise ValueError("never")
+
+    slots = Slots(Talkative(), 2)
+    with pytest.raises(ValueError, match="never"):
+        slots.join(controls(1), opening=False)
+    assert slots.count == 0
+    slots.join(controls(2))
+    assert slots.view(0, 1).controls.seed.tolist() == [-2]
 
 
 def test_addresses_never_change() -> None:

@@ -23,6 +23,12 @@ def test_ids_outside_the_vocabulary_say_nothing_and_part_nothing() -> None:
     assert [transcript.add(token) for token in (256, first, 257, -1, 2**31 - 1, second)] == ["", "", "", "", "", "é"]
 
 
+def test_actions_say_nothing_and_part_nothing() -> None:
+    tokenizer = BpeTokenizer.train(["é"], 257, ("hangup",))
+    transcript, (first, second) = Transcript(tokenizer), tokenizer.encode("é")
+    assert [transcript.add(token) for token in (first, tokenizer.actions["hangup"], second)] == ["", "", "é"]
+
+
 def test_broken_bytes_are_shown_and_hold_nothing_up() -> None:
     transcript = Transcript(ByteTokenizer())
     assert [transcript.add(byte) for byte in b"\xf0ab"] == ["", "\ufffda", "b"]

@@ -106,8 +106,8 @@ def serving(
 def _collect_sessions(served: Served) -> None:
     open_session = served.gateway.open
 
-    def open_and_note() -> Session:
-        session = open_session()
+    def open_and_note(opening: bool | None) -> Session:
+        session = open_session(opening)
         served.sessions.append(session)
         return session
 

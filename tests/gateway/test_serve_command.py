@@ -97,7 +97,6 @@ def s2s(*arguments: str) -> Result:
         (("--token", ""), "the token is empty"),
         (("--token-file", "/nowhere/token"), "/nowhere/token"),
         (("--idle", "0"), "idle_s is 0"),
-        (("--action", "phrase"), "is not PHRASE=NAME"),
         (("--max-sessions", "0"), "max_sessions is 0"),
         (("--model", "nope"), "no checkpoint is called 'nope'"),
     ],
