@@ -89,16 +89,28 @@ def score_replies(conversation: Conversation, expected: Sequence[ExpectedReply],
     if any(later.turn.start < earlier.turn.end for earlier, later in pairwise(expected)):
         raise ValueError("expected replies must be in the order of the caller's turns, which must not overlap")
     rate = conversation.sample_rate
-    spans = audible_spans(conversation.agent, rate)
-    limits = [reply.turn.start for reply in expected[1:]]
     scores = []
-    for reply, until in zip_longest(expected, limits):
-        gap = voice_to_voice(reply.turn, spans, until)
-        heard = ""
-        if gap is not None:
-            heard = _hear(conversation.agent, rate, _answer(spans, reply.turn.end + gap, until, rate), recogniser)
-        scores.append(score_text(reply, heard, None if gap is None else gap * 1000 / rate))
+    for reply, answer in zip(
+        expected, answer_spans(conversation.agent, rate, [reply.turn for reply in expected]), strict=True
+    ):
+        heard = "" if answer is None else hear_answer(conversation.agent, rate, answer, recogniser)
+        scores.append(score_text(reply, heard, gap_ms(reply.turn, answer, rate)))
     return scores
+
+
+def answer_spans(agent: np.ndarray, rate: int, turns: Sequence[Span]) -> list[Span | None]:
+    """The stretch of the agent's track [N] that answers each of the caller's turns, which are in order; None: none."""
+    spans = audible_spans(agent, rate)
+    found: list[Span | None] = []
+    for turn, until in zip_longest(turns, [turn.start for turn in turns[1:]]):
+        gap = voice_to_voice(turn, spans, until)
+        found.append(None if gap is None else _answer(spans, turn.end + gap, until, rate))
+    return found
+
+
+def gap_ms(turn: Span, answer: Span | None, rate: int) -> float | None:
+    """voice_to_voice in milliseconds; None without an answer."""
+    return None if answer is None else (answer.start - turn.end) * 1000 / rate
 
 
 def _answer(spans: Sequence[Span], start: int, until: int | None, rate: int) -> Span:
@@ -113,7 +125,8 @@ def _answer(spans: Sequence[Span], start: int, until: int | None, rate: int) -> 
     return Span(start, end)
 
 
-def _hear(track: np.ndarray, rate: int, answer: Span, recogniser: Hears) -> str:
+def hear_answer(track: np.ndarray, rate: int, answer: Span, recogniser: Hears) -> str:
+    """What the recogniser hears of the agent's track [N] in the stretch of an answer."""
     context = rate * _CONTEXT_MS // 1000
     heard = track[max(answer.start - context, 0) : answer.end + context]
     return recogniser.transcribe(heard, rate, word_times=False).text

@@ -62,3 +62,46 @@ def bootstrap_ratio_interval(
         return math.nan, math.nan
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Return n, mean and its 95 % bootstrap bounds; None where there are no values."""
+    if not values:
+        return {"n": 0, "mean": None, "low": None, "high": None}
+    low, high = bootstrap_ratio_interval(values, [1.0] * len(values))
+    return {"n": len(values), "mean": math.fsum(values) / len(values), "low": low, "high": high}
+
+
+def percentile_interval(values: Sequence[float], percent: float, failures: int = 0) -> dict[str, Any]:
+    """Return n, the percentile as `summarise` finds it and its 95 % bounds, which are observed values too.
+
+    The bounds' ranks come from the binomial distribution (normal approximation); a bound on a failure is None.
+    """
+    ordered, share = sorted(values), percent / 100
+    total = len(ordered) + failures
+
+    def at(rank: int) -> float | None:
+        index = min(max(rank, 1), total) - 1
+        return ordered[index] if 0 <= index < len(ordered) else None
+
+    spread = 1.96 * math.sqrt(total * share * (1 - share))
+    middle = total * share
+    return {
+        "n": total,
+        "value": at(math.ceil(middle)),
+        "low": at(math.floor(middle - spread)),
+        "high": at(math.ceil(middle + spread) + 1),
+    }
+
+
+def ratio_interval(part: tuple[int, int], whole: tuple[int, int], z: float = 1.96) -> dict[str, Any]:
+    """Return the ratio of two proportions (successes, n) with the bounds of its 95 % interval (Katz et al. 1978).
+
+    None where one of them has no successes, or nothing was tried.
+    """
+    (a, n), (b, m) = part, whole
+    if not (a and b):
+        return {"ratio": 0.0 if b and n else None, "low": None, "high": None}
+    ratio = (a / n) / (b / m)
+    spread = z * math.sqrt(1 / a - 1 / n + 1 / b - 1 / m)
+    return {"ratio": ratio, "low": ratio * math.exp(-spread), "high": ratio * math.exp(spread)}

@@ -1,0 +1,54 @@
+"""Desk conditions: on which lines, with whose voices and wordings a support desk is called, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from s2s.evaluation.caller_script import Plan
+from s2s.evaluation.line import LineConfig
+
+# Calls of each plan per 200 calls of a whole evaluation, and of one that only asks how much success is left.
+WHOLE: dict[Plan, int] = {
+    "single": 84, "talk": 40, "pause": 12, "barge_in": 18, "over_opening": 6, "backchannel": 10, "side_speech": 4,
+    "noise": 6, "silence": 8, "unclear": 4, "ladder": 8,
+}  # fmt: skip
+PART: dict[Plan, int] = {"single": 42, "talk": 14, "backchannel": 3, "barge_in": 4}
+DIGITS: dict[Plan, int] = {"digits": 40}
+ACCENTS: dict[Plan, int] = {"accent": 60}
+CALLS = 200
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to call. voices: of clips that were trained on, or kept for tests; split: whose wordings."""
+
+    name: str
+    title: str
+    line: LineConfig = field(default_factory=LineConfig)
+    voices: Literal["trained", "heldout"] = "trained"
+    split: Literal["train", "test"] = "train"
+    plans: dict[Plan, int] = field(default_factory=lambda: dict(PART))
+
+    def counts(self, calls: int) -> dict[Plan, int]:
+        """Calls per plan when a whole evaluation has `calls`; at least one of each."""
+        return {plan: max(1, round(count * calls / CALLS)) for plan, count in self.plans.items()}
+
+
+def all_conditions() -> dict[str, Condition]:
+    """By name, the clean one first."""
+    conditions = [
+        Condition("clean", "clean", plans=dict(WHOLE)),
+        Condition("mulaw", "mu-law, 8 kHz", LineConfig(telephone=True)),
+        *(
+            Condition(f"noise_{snr}", f"noise, {snr} dB", LineConfig(noise_snr_db=float(snr)))
+            for snr in (20, 15, 10, 5)
+        ),
+        *(Condition(f"loss_{loss}", f"{loss} % lost", LineConfig(loss_rate=loss / 100)) for loss in (1, 5, 10)),
+        Condition("voices", "unheard voices", voices="heldout"),
+        Condition("wordings", "unheard wordings", split="test"),
+        Condition("unheard", "unheard voices and wordings", voices="heldout", split="test", plans=dict(WHOLE)),
+        Condition("human_digits", "digits said by people", plans=dict(DIGITS)),
+        Condition("human_accents", "sentences read by people with accents", plans=dict(ACCENTS)),
+    ]
+    return {condition.name: condition for condition in conditions}
