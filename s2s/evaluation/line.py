@@ -13,7 +13,8 @@ import numpy as np
 from s2s.data.augment import scaled_noise, telephone
 
 BURST_S = 0.1
-_PERIOD_S = 10.0  # of the noise, which then begins anew
+# After so long the noise, or what is lost, begins anew.
+_PERIOD_S, _LONGEST_S = 10.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Line:
             noise = scaled_noise(_noise(size, noises, rng), speech_level, config.noise_snr_db)
             self._noise = telephone(noise, sample_rate) if config.telephone else noise
         self._burst = round(BURST_S * sample_rate)
-        self._loss_seed = int(rng.integers(1 << 31))
+        self._lost = rng.random(round(_LONGEST_S / BURST_S)) < config.loss_rate
 
     def voice(self, wav: np.ndarray) -> np.ndarray:
         """What is said, wav [N], as the band of the line lets it through."""
@@ -63,13 +64,8 @@ class Line:
         if self._noise is not None:
             packet = packet + self._noise[at % len(self._noise)]
         if self._config.loss_rate:
-            packet = np.where(self._lost(at // self._burst), 0.0, packet)
+            packet = np.where(self._lost[at // self._burst % len(self._lost)], 0.0, packet)
         return np.clip(packet, -1.0, 1.0).astype(np.float32)
-
-    def _lost(self, bursts: np.ndarray) -> np.ndarray:
-        """Whether the bursts of these numbers are lost."""
-        lost = {int(b): np.random.default_rng((self._loss_seed, int(b))).random() for b in np.unique(bursts)}
-        return np.array([lost[int(b)] < self._config.loss_rate for b in bursts])
 
 
 def _noise(size: int, noises: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
