@@ -119,8 +119,8 @@ class Bundle:
         tokenizer = None if self.tokenizer is None else "tokenizer.json"
         return CheckpointConfig(FORMAT, _part(CODECS, self.codec), model, tokenizer, self.defaults)
 
-    def step(self, speed: Speed = "exact") -> Step:
-        """The step that makes a live conversation; ValueError without a model.
+    def step(self, speed: Speed = "exact", kind: type[DuplexStep] = DuplexStep) -> Step:
+        """The step that makes a live conversation, or another kind of it; ValueError without a model.
 
         "traced" gives exactly what "exact" gives, faster, after seconds of preparation; "int8" multiplies with 8 bits,
         faster still (CPU only).
@@ -128,7 +128,7 @@ class Bundle:
         if self.model is None:
             raise ValueError(f"{self.name or 'this checkpoint'} holds a codec only, so it has no step")
         speed_named(speed)
-        step = DuplexStep(self.codec, self.model)
+        step = kind(self.codec, self.model)
         if speed == "exact":
             return step
         return TracedStep(step, int8=speed == "int8")

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
+from s2s.models.dictated import DictatedStep
 from s2s.models.duplex import DuplexModel
+from s2s.models.letters import SpellingStep
 from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
 from s2s.models.traced import TracedStep
@@ -294,6 +296,30 @@ CASES = [
         "traced step",
         (TracedStep,),
         traced_step,
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "spelling step",
+        (SpellingStep,),
+        lambda: SpellingStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT, spelling_layer=1).double()),
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "dictated step",
+        (DictatedStep,),
+        lambda: DictatedStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT).double()),
         samples(SIZE, 1),
         run=run_step,
         time=2,

@@ -80,7 +80,7 @@ def tiny_layout(spec: CodecSpec = SPEC, acoustic_delay: int = 0) -> StreamLayout
 
 
 def tiny_model_config(
-    layout: StreamLayout | None = None, window: int = 5, per_step_weights: bool = False
+    layout: StreamLayout | None = None, window: int = 5, per_step_weights: bool = False, spelling_layer: int = 0
 ) -> DuplexConfig:
     return DuplexConfig(
         layout=layout or tiny_layout(),
@@ -89,15 +89,20 @@ def tiny_model_config(
             width=12, num_layers=2, num_heads=2, hidden=16, code_width=6, per_step_weights=per_step_weights
         ),
         code_width=6,
+        spelling_layer=spelling_layer,
     )
 
 
 def tiny_model(
-    layout: StreamLayout | None = None, window: int = 5, per_step_weights: bool = False, seed: int = 0
+    layout: StreamLayout | None = None,
+    window: int = 5,
+    per_step_weights: bool = False,
+    seed: int = 0,
+    spelling_layer: int = 0,
 ) -> DuplexModel:
     """The duplex model with a few thousand random weights."""
     torch.manual_seed(seed)
-    return stirred(DuplexModel(tiny_model_config(layout, window, per_step_weights)), seed)
+    return stirred(DuplexModel(tiny_model_config(layout, window, per_step_weights, spelling_layer)), seed)
 
 
 def tiny_step(

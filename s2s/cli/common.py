@@ -18,7 +18,7 @@ from rich.console import Console
 from s2s.audio.io import AudioError, read_audio
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `s2s --help` needs none of it
-    from s2s.checkpoint import Bundle
+    from s2s.checkpoint import Bundle, Speed
 
 DEFAULT_MODEL = "support_desk"
 USER_ERROR = 2
@@ -57,6 +57,13 @@ def open_model(name: str) -> Bundle:
     from s2s.checkpoint import load, random_bundle
 
     return random_bundle() if name == "random" else load(name)
+
+
+def speed_or_none(name: str | None) -> Speed | None:
+    """What --speed says; None: as the model likes it."""
+    from s2s.checkpoint import speed_named
+
+    return None if name is None else speed_named(name)
 
 
 def set_threads(threads: int) -> None:

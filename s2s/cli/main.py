@@ -16,7 +16,9 @@ from s2s.cli.export import export
 from s2s.cli.local import local
 from s2s.cli.respond import respond
 from s2s.cli.serve import serve
+from s2s.cli.speak import speak
 from s2s.cli.talk import talk
+from s2s.cli.transcribe import transcribe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(respond)
+app.command()(transcribe)
+app.command()(speak)
 app.command()(serve)
 app.command()(talk)
 app.command()(local)
@@ -59,7 +63,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Speech in, speech out: answer recordings, run the codec, encode data, train, evaluate, measure."""
+    """Speech in, speech out: answer, transcribe, speak, serve calls, run the codec, encode data, train, measure."""
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="s2s: %(levelname)s: %(message)s")
     for noisy in ("matplotlib", "httpx", "httpcore", "huggingface_hub", "filelock", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

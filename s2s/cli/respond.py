@@ -16,11 +16,11 @@ from s2s.cli.common import (
     print_json,
     read_channel,
     set_threads,
+    speed_or_none,
     user_errors,
 )
 
 if TYPE_CHECKING:
-    from s2s.checkpoint import Speed
     from s2s.evaluation.answer import AnswerConfig
 
 
@@ -44,7 +44,7 @@ def respond(
     with user_errors():
         from s2s.evaluation.answer import AnswerConfig
 
-        config = AnswerConfig(tail, temperature, top_k, seed, _speed(speed), opening)
+        config = AnswerConfig(tail, temperature, top_k, seed, speed_or_none(speed), opening)
         result = _respond(source, target, model, channel, stereo, timeline, threads, config)
     print_json(result) if as_json else _show(result)
 
@@ -84,12 +84,6 @@ def _respond(
         "output": str(target),
     }
     return said.to_json() | used
-
-
-def _speed(name: str | None) -> Speed | None:
-    from s2s.checkpoint import speed_named
-
-    return None if name is None else speed_named(name)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2s.cli.common import DEFAULT_MODEL, console, open_model, user_errors
+from s2s.cli.common import DEFAULT_MODEL, console, open_model, speed_or_none, user_errors
 
 if TYPE_CHECKING:
-    from s2s.checkpoint import Speed
     from s2s.engine.engine import Engine, EngineConfig
     from s2s.gateway.server import ServerConfig
 
@@ -106,13 +105,7 @@ def open_engine(model: str, config: EngineConfig, speed: str | None) -> Engine:
 
     if model == ECHO:
         return Engine(EchoStep(), config)
-    return Engine.of(open_model(model), config, _speed(speed))
-
-
-def _speed(name: str | None) -> Speed | None:
-    from s2s.checkpoint import speed_named
-
-    return None if name is None else speed_named(name)
+    return Engine.of(open_model(model), config, speed_or_none(speed))
 
 
 def read_token(token: str | None, path: Path | None) -> str | None:

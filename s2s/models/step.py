@@ -91,6 +91,10 @@ class DuplexStep:
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
         self.silence = silence_codes(codec) if silence is None else silence
 
+    def on(self, codec: Codec, model: DuplexModel) -> DuplexStep:
+        """The same step on other modules of the same kind, such as copies for inference only."""
+        return type(self)(codec, model, self.silence)
+
     def init_state(self, rows: int) -> DuplexState:
         device = self.silence.device
         return DuplexState(

@@ -66,7 +66,7 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
     if not isinstance(step.codec, nn.Module):
         raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
     # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
-    return DuplexStep(for_live(step.codec, int8), for_live(step.model, int8), step.silence)
+    return step.on(for_live(step.codec, int8), for_live(step.model, int8))
 
 
 def values_of(controls: Controls) -> Values:
