@@ -1,4 +1,4 @@
-"""`s2s evaluate`: the codec on speech, the model's replies on callers' recordings."""
+"""`s2s evaluate`: the codec on speech, the model's replies on callers' recordings, whole experiments."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from s2s.cli.common import (
     DEFAULT_MODEL,
@@ -23,11 +24,57 @@ if TYPE_CHECKING:
     from s2s.data.compose import ComposeConfig
     from s2s.evaluation.replies import ExpectedReply
 
-app = typer.Typer(no_args_is_help=True, help="Judge the codec or the replies of a model.")
+
+class _Experiments(TyperGroup):
+    """A group of commands in which `experiment=NAME` is a command too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(arg.startswith("experiment=") for arg in args) and args[0] not in self.commands:
+            args = ["experiment", *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+app = typer.Typer(
+    cls=_Experiments,
+    no_args_is_help=True,
+    help="Judge the codec or the replies of a model, or run a whole evaluation: experiment=support_desk key=value ...",
+)
 
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Threads = Annotated[int, typer.Option(help="Threads inside one operation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def experiment(
+    values: Annotated[
+        list[str], typer.Argument(help="experiment=NAME key=value ..., the keys of conf/evaluation/NAME.yaml.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Run a whole evaluation; its folder gets report.json, report.md, MODEL_CARD.md, pictures and recordings."""
+    with user_errors():
+        from s2s.cli.evaluate_desk import run_evaluation
+        from s2s.evaluation.desk_pages import report_section
+
+        result = run_evaluation(values)
+    print_json(result) if as_json else typer.echo(report_section(result))
+
+
+@app.command()
+def pages(
+    report: Annotated[Path, typer.Argument(help="The report.json of an evaluation.")],
+    folder: Annotated[Path, typer.Argument(help="Where report.md and MODEL_CARD.md go.")],
+) -> None:
+    """Write the pages of an evaluation again from its report."""
+    with user_errors():
+        from s2s.evaluation.desk_evaluation import write_pages
+
+        try:
+            write_pages(json.loads(report.read_text(encoding="utf-8")), folder)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{report} is not the report of an evaluation: {error!r} is missing") from error
 
 
 @app.command()

@@ -91,8 +91,8 @@ def loosen(argument: str) -> str:
 
 
 def groups() -> dict[str, list[str]]:
-    """The groups of configs and the options of each."""
-    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    """The groups of configs for training and the options of each."""
+    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name != "evaluation")
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 

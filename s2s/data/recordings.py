@@ -19,8 +19,8 @@ def read_recordings(
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield the columns and the wav float32 [N] of every row of a parquet table whose columns hold one of these values.
 
-    With `count` only so many of them, evenly over the table. Rows that are not audio are left out. Raises ValueError for
-    a file that is no such table, or without a row to yield.
+    With `count` only so many of them, evenly over the table. Rows that are not audio are left out. Raises ValueError
+    for a file that is no such table, or without a row to yield.
     """
     try:
         table = pq.read_table(path, filters=[(name, "in", list(values)) for name, values in where.items()] or None)

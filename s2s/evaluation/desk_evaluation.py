@@ -29,11 +29,13 @@ from s2s.evaluation.audibility import audible_spans
 from s2s.evaluation.caller_script import Plan, Recording, Script, ScriptMaterial, ScriptWriter
 from s2s.evaluation.desk_conditions import Condition, all_conditions
 from s2s.evaluation.desk_measures import measure, ratios
+from s2s.evaluation.desk_pages import model_card, report_section
 from s2s.evaluation.judged_call import JudgedCall, Words, judge, words_of
 from s2s.evaluation.line import Line, LineConfig
 from s2s.evaluation.live_calls import LiveCall, live_calls
 from s2s.evaluation.manifest import manifest
 from s2s.evaluation.naturalness import Naturalness
+from s2s.evaluation.plots import draw_histogram, draw_intervals
 from s2s.evaluation.reactive_caller import ReactiveCaller
 from s2s.evaluation.recognise import Recogniser, Size
 from s2s.evaluation.statistics import mean_interval
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 # Of these plans the first call of a condition is kept to be listened to, and for some conditions drawn.
 SAMPLED: tuple[Plan, ...] = ("talk", "barge_in", "backchannel", "silence", "ladder", "digits", "accent")
 DRAWN = ("clean", "unheard")
+LATENCY_LIMIT_MS = 500.0
 _VOICE_CLIPS = 24
 _SPEECH_LEVEL = 0.05
 
@@ -148,7 +151,26 @@ def evaluate_desk(config: DeskEvaluation, command: str) -> dict[str, Any]:
         result["conditions"][condition.name] = found
     result["manifest"]["seconds"] = round(time.monotonic() - began, 1)
     (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_pages(result, folder)
+    _draw(result, folder)
     return result
+
+
+def write_pages(report: dict[str, Any], folder: Path) -> None:
+    """Write report.md, a section for a README, and MODEL_CARD.md from the values of a report.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(report_section(report), encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(model_card(report), encoding="utf-8")
+
+
+def _draw(report: dict[str, Any], folder: Path) -> None:
+    conditions = report["conditions"]
+    success = {found["title"]: found["success"]["all_turns"] for found in conditions.values()}
+    draw_intervals(folder / "success.png", success, "replies right, %, with 95 % intervals", "Success by condition")
+    for name in DRAWN:
+        if gaps := conditions.get(name, {}).get("latency_ms", {}).get("values"):
+            title = f"Last caller sound to first agent sound: {conditions[name]['title']} (n {len(gaps)})"
+            draw_histogram(folder / f"latency-{name}.png", gaps, "ms", title, range(-200, 1240, 40), LATENCY_LIMIT_MS)
 
 
 def _check(config: DeskEvaluation) -> None:
@@ -216,7 +238,7 @@ def play_scripts(
     scripts: Sequence[Script],
     line: LineConfig,
     noises: Sequence[np.ndarray] = (),
-    rows: int = 16,
+    rows: int = 1,
     temperature: float = 0.0,
     top_k: int = 50,
 ) -> Iterator[tuple[Script, LiveCall[ReactiveCaller]]]:
@@ -229,7 +251,7 @@ def play_scripts(
             by_caller[id(caller)] = script
             yield caller
 
-    for call in live_calls(step, callers(), temperature, top_k, min(rows, len(scripts))):
+    for call in live_calls(step, callers(), temperature, top_k, rows):
         yield by_caller.pop(id(call.caller)), call
 
 

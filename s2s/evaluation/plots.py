@@ -45,6 +45,31 @@ def draw_bars(path: Path, values: Mapping[str, float | None], unit: str, title: 
     return _finish(figure, axis, path, unit, title, legend=False)
 
 
+def draw_intervals(path: Path, values: Mapping[str, Mapping[str, Any]], unit: str, title: str) -> Path:
+    """Draw for each name its rate in per cent with the bounds of its interval (see `statistics.proportion`)."""
+    figure, axis = _figure()
+    known = [(name, share) for name, share in values.items() if share["rate"] is not None][::-1]
+    for row, (_, share) in enumerate(known):
+        axis.plot([100 * share["low"], 100 * share["high"]], [row, row], color=_PALE, linewidth=2)
+        axis.plot(100 * share["rate"], row, "o", color=_COLOURS[0], markersize=6)
+    axis.set_yticks(range(len(known)), [f"{name} (n {share['n']})" for name, share in known])
+    axis.set_xlim(0, 100)
+    axis.grid(axis="x", color="#e8ecef", linewidth=0.7)
+    axis.set_axisbelow(True)
+    return _finish(figure, axis, path, unit, title, legend=False)
+
+
+def draw_histogram(
+    path: Path, values: Sequence[float], unit: str, title: str, bins: Sequence[float], limit: float | None = None
+) -> Path:
+    """Draw how many values fall between the edges `bins`, those beyond at the edge; `limit` is the value to keep."""
+    figure, axis = _figure()
+    axis.hist(np.clip(values, bins[0], bins[-1]), bins=list(bins), color=_COLOURS[0])
+    if limit is not None:
+        axis.axvline(limit, color="#c8455b", linewidth=0.9, linestyle="--")
+    return _finish(figure, axis, path, unit, title, legend=False)
+
+
 def _figure() -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
