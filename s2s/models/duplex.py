@@ -18,7 +18,8 @@ class DuplexConfig:
     """The streams and the sizes of what reads and says them.
 
     `code_width` is the width of one codebook's embedding. Behind the first `spelling_layer` layers the caller's words
-    are spelled (0: nowhere), see `models.spelling`.
+    are spelled (0: nowhere), see `models.spelling`. Of the text streams named in `unread` the model does not read back
+    what it has written: a transcript that is right in training and often wrong in a call is better not believed.
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -26,10 +27,14 @@ class DuplexConfig:
     depth: DepthConfig = field(default_factory=DepthConfig)
     code_width: int = 64
     spelling_layer: int = 0
+    unread: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.spelling_layer <= self.backbone.num_layers:
             raise ValueError(f"spelling_layer is {self.spelling_layer}, allowed is 0 to {self.backbone.num_layers}")
+        texts = [s.name for s in self.layout.side("speak") if s.num_rows == 1]
+        if not set(self.unread) <= set(texts):
+            raise ValueError(f"unread is {list(self.unread)}, allowed are {texts}")
 
 
 class AudioEmbedding(nn.Module):
@@ -105,6 +110,8 @@ class DuplexModel(nn.Module):
         parts = []
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]
+            if stream.name in self.config.unread:
+                ids = torch.where(ids < stream.vocab_size, stream.pad_id, ids)
             parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
         after = {self.config.spelling_layer: self.spelling} if self.spelling is not None else None
         return self.backbone(torch.stack(parts).sum(dim=0), state, after)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -102,3 +104,25 @@ def test_all_audio_streams_begin_with_the_codebooks() -> None:
         embedding = model.embeddings[name]
         assert isinstance(embedding, AudioEmbedding)
         torch.testing.assert_close(embedding.codes.weight.view(3, 13, 6)[:, :11], expected)
+
+
+def test_a_stream_that_is_not_read_changes_nothing_that_is_said() -> None:
+    layout = tiny_layout(SMALL_SPEC)
+    config = tiny_model(layout).config
+    row, stream = layout.rows("user_text").start, layout.stream("user_text")
+    grid, _ = build_grid(layout, random_tracks(layout, 2, 9))
+    grid[:, row] = 3
+    other = grid.clone()
+    other[:, row] = 4
+    reads = tiny_model(layout)
+    model = DuplexModel(replace(config, unread=("user_text",))).eval()
+    model.load_state_dict(reads.state_dict())
+    assert torch.equal(model(grid), model(other))
+    assert not torch.equal(reads(grid), reads(other))
+    other[:, row] = stream.pad_id
+    assert torch.equal(model(grid), reads(other))
+
+
+def test_only_text_that_is_said_can_be_unread() -> None:
+    with pytest.raises(ValueError, match=r"allowed are .'user_text', 'agent_text'"):
+        replace(tiny_model(tiny_layout(SMALL_SPEC)).config, unread=("user",))
