@@ -8,15 +8,15 @@ from typing import Literal
 from s2s.evaluation.caller_script import Plan
 from s2s.evaluation.line import LineConfig
 
-# Calls of each plan per 200 calls of a whole evaluation, and of one that only asks how much success is left.
+# Calls of each plan of a whole evaluation, and of one that only asks how much success is left.
 WHOLE: dict[Plan, int] = {
-    "single": 84, "talk": 40, "pause": 12, "barge_in": 18, "over_opening": 6, "backchannel": 10, "side_speech": 4,
+    "single": 63, "talk": 33, "pause": 12, "barge_in": 16, "over_opening": 6, "backchannel": 10, "side_speech": 4,
     "noise": 6, "silence": 8, "unclear": 4, "ladder": 8,
 }  # fmt: skip
-PART: dict[Plan, int] = {"single": 42, "talk": 14, "backchannel": 3, "barge_in": 4}
+PART: dict[Plan, int] = {"single": 42, "talk": 6}
 DIGITS: dict[Plan, int] = {"digits": 40}
 ACCENTS: dict[Plan, int] = {"accent": 60}
-CALLS = 200
+CALLS = sum(WHOLE.values())
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from s2s.data.recordings import read_recordings
 from s2s.data.utterances import Callers
 from s2s.evaluation.audibility import audible_spans
 from s2s.evaluation.caller_script import Plan, Recording, Script, ScriptMaterial, ScriptWriter
-from s2s.evaluation.desk_conditions import Condition, all_conditions
+from s2s.evaluation.desk_conditions import CALLS, Condition, all_conditions
 from s2s.evaluation.desk_measures import measure, ratios
 from s2s.evaluation.desk_pages import model_card, report_section
 from s2s.evaluation.judged_call import JudgedCall, Words, judge, words_of
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 SAMPLED: tuple[Plan, ...] = ("talk", "barge_in", "backchannel", "silence", "ladder", "digits", "accent")
 DRAWN = ("clean", "unheard")
 LATENCY_LIMIT_MS = 500.0
+# Naturalness varies little: so many replies of a condition tell it.
+_MOS_REPLIES = 40
 _VOICE_CLIPS = 24
 _SPEECH_LEVEL = 0.05
 
@@ -74,7 +76,7 @@ class DeskEvaluation:
     folder: str = "runs/evaluation"
     cache: str = "runs/evaluation/cache"
     conditions: tuple[str, ...] = ()
-    count: int = 200
+    count: int = CALLS
     rows: int = 16
     seed: int = 0
     temperature: float | None = None
@@ -209,13 +211,15 @@ def run_condition(config: DeskEvaluation, condition: Condition) -> dict[str, Any
     temperature = bundle.defaults.temperature if config.temperature is None else config.temperature
     played = play_scripts(tools.step, scripts, condition.line, tools.noises, config.rows, temperature,
                           bundle.defaults.top_k)  # fmt: skip
-    folder, judged = Path(config.folder), list[JudgedCall]()
+    folder, judged, scored = Path(config.folder), list[JudgedCall](), 0
     sampled = {next((s.name for s in scripts if s.plan == plan), "") for plan in SAMPLED}
     (folder / "calls").mkdir(parents=True, exist_ok=True)
     with (folder / "calls" / f"{condition.name}.jsonl").open("w", encoding="utf-8") as lines:
         for script, call in played:
             words = words_of(bundle, call)
-            judged.append(judge(script, call, words, tools.recogniser, tools.naturalness, tools.texts))
+            judge_of_sound = tools.naturalness if scored < _MOS_REPLIES else None
+            judged.append(judge(script, call, words, tools.recogniser, judge_of_sound, tools.texts))
+            scored += sum(reply.mos is not None for reply in judged[-1].replies)
             lines.write(json.dumps(asdict(judged[-1])) + "\n")
             lines.flush()
             if config.samples and script.name in sampled:
