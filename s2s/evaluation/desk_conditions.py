@@ -13,7 +13,7 @@ WHOLE: dict[Plan, int] = {
     "single": 63, "talk": 33, "pause": 12, "barge_in": 16, "over_opening": 6, "backchannel": 10, "side_speech": 4,
     "noise": 6, "silence": 8, "unclear": 4, "ladder": 8,
 }  # fmt: skip
-PART: dict[Plan, int] = {"single": 42, "talk": 6}
+PART: dict[Plan, int] = {"single": 43, "talk": 6}
 DIGITS: dict[Plan, int] = {"digits": 40}
 ACCENTS: dict[Plan, int] = {"accent": 60}
 CALLS = sum(WHOLE.values())
