@@ -27,6 +27,7 @@ if ((stage <= 1)); then
     echo "1/8 callers: every phrase in other voices, and many numbers"
     [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage callers --voices "$VOICES" --passes 2
     "${prepare[@]}" --stage callers --passes 2
+    [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage heldout --voices "$VOICES"
 fi
 if ((stage <= 2)); then
     echo "2/8 the agent's voice"
@@ -71,5 +72,12 @@ if ((stage <= 8)); then
     echo "8/8 export and evaluation"
     s2s export "$out/support_desk" --codec "$(newest "$out/voice")" --model "$(newest "$out/model")" \
         --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
-    s2s evaluate calls --model "$out/support_desk" --agent "$out/agent.parquet" "${clips[@]}"
+    set -f
+    evaluation=("callers=[$(listed ${CLIPS:-} "$out/callers/*.parquet")]" "agent=$out/agent.parquet")
+    [[ -z "${NOISE:-}" ]] || evaluation+=("noise=[$(listed $NOISE)]")
+    [[ -z "${VOICES:-}" ]] || evaluation+=("heldout=[$out/heldout/*.parquet]")
+    set +f
+    # DIGITS and ACCENTS are tables of people's digits and sentences, see conf/evaluation/support_desk.yaml.
+    s2s evaluate experiment=support_desk model="$out/support_desk" folder="$out/evaluation" cache="$out/cache" \
+        workers="$(nproc)" digits="${DIGITS:-}" accents="${ACCENTS:-}" "${evaluation[@]}"
 fi

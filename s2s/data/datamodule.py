@@ -62,13 +62,14 @@ class DialogueDataModule(ResumableDataModule):
         config = self.config
         rank, world = self.rank_and_world(config.batch_size)
         dataset = self._dataset(config.shards)
-        if len(dataset) < config.batch_size:
-            raise ValueError(f"{len(dataset)} dialogues do not fill one batch of {config.batch_size}")
         frames = dataset.num_frames
+        if not (sizes := batch_sizes(config, frames, world)):
+            wanted = world if config.batch_steps else config.batch_size
+            raise ValueError(f"{len(dataset)} dialogues do not fill one batch of {wanted}")
         loader = ResumableLoader(
             dataset,
             lambda epoch: [for_rank(key, rank, world) for key in epoch_keys(config, frames, epoch, world)],
-            len(batch_sizes(config, frames, world)),
+            len(sizes),
             config.num_workers,
         )
         return self.resume(loader)
@@ -98,13 +99,12 @@ def epoch_keys(config: DialogueDataConfig, num_frames: np.ndarray, epoch: int, w
     rng = np.random.default_rng((config.seed, epoch))
     lengths = np.minimum(num_frames, config.max_steps)
     sizes = batch_sizes(config, num_frames, world)
-    order = rng.permutation(num_frames.size)
     if config.batch_steps:
         # Lengths are blurred a little, so that the same rows do not meet in every epoch.
         order = np.argsort(lengths * rng.uniform(0.95, 1.05, lengths.size), kind="stable")
     else:
         span = config.bucket * config.batch_size
-        order = order[: sum(sizes)]
+        order = rng.permutation(num_frames.size)[: sum(sizes)]
         buckets = [order[at : at + span] for at in range(0, order.size, span)]
         order = np.concatenate([rows[np.argsort(lengths[rows], kind="stable")] for rows in buckets])
     batches = np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1])

@@ -92,6 +92,8 @@ class Encoder:
     def prepare(self, dialogue: Dialogue, row: int) -> Dialogue:
         """The checked dialogue at the codec's rate, the caller augmented; ValueError when it is corrupt."""
         dialogue.check()
+        if unknown := {action.name for action in dialogue.actions} - set(self.tokenizer.actions):
+            raise ValueError(f"actions {sorted(unknown)} are none of the tokenizer's: {sorted(self.tokenizer.actions)}")
         rate = self.codec.spec.sample_rate
         user = resample(dialogue.user, dialogue.sample_rate, rate)
         agent = resample(dialogue.agent, dialogue.sample_rate, rate)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from s2s.audio.io import write_wav
-from s2s.data.schema import Dialogue, DialogueError
+from s2s.data.schema import Action, Dialogue, DialogueError
 from s2s.data.tracks import AGENT_LEFT, ChannelMap, check_declared, read_stereo
 from s2s.data.words import AGENT_SPEAKERS, format_alignments, parse_alignments
 
@@ -58,7 +58,8 @@ class MoshiFinetuneSource:
         check_declared(user.size, rate, duration_s, self._config.sample_rate)
         fields = _read_json(path.with_suffix(".json"))
         user_words, agent_words = parse_alignments(fields.pop("alignments", None), self._config.agent_speakers)
-        return Dialogue(line["path"], user, agent, rate, user_words, agent_words, meta=fields)
+        actions = _parse_actions(fields.pop("actions", []))
+        return Dialogue(line["path"], user, agent, rate, user_words, agent_words, fields, actions)
 
 
 def write_moshi_finetune(dialogues: Iterable[Dialogue], path: Path | str) -> int:
@@ -72,6 +73,8 @@ def write_moshi_finetune(dialogues: Iterable[Dialogue], path: Path | str) -> int
         stem = file_stem(dialogue.id, used)
         write_wav(folder / f"{stem}.wav", np.stack([dialogue.agent, dialogue.user]), dialogue.sample_rate)
         fields = {**dialogue.meta, "alignments": format_alignments(dialogue.user_words, dialogue.agent_words)}
+        if dialogue.actions:  # a field of ours, which other readers pass over
+            fields["actions"] = [[action.name, action.at_s] for action in dialogue.actions]
         (folder / f"{stem}.json").write_text(json.dumps(fields), encoding="utf-8")
         lines.append(json.dumps({"path": f"{folder.name}/{stem}.wav", "duration": dialogue.duration_s}) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
@@ -85,6 +88,14 @@ def file_stem(dialogue_id: str, used: set[str]) -> str:
         raise ValueError(f"two dialogues would be written to {stem!r}: ids must differ in letters and digits")
     used.add(stem)
     return stem
+
+
+def _parse_actions(found: Any) -> list[Action]:
+    """[[name, seconds], ...] as actions of the agent; anything else raises DialogueError."""
+    try:
+        return [Action(str(name), float(at_s)) for name, at_s in found]
+    except (TypeError, ValueError) as error:
+        raise DialogueError(f"actions are {found!r}, expected is [[name, seconds], ...]") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,31 +7,40 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _NAME = re.compile(r"<(\w+)>")
-_LEAD = "lead"  # the list of words that may stand before a sentence
 _DEEPEST = 8
-# What is a greeting, an interjection or a fragment itself is not introduced by another one.
-_WITHOUT_LEAD = frozenset(
-    ["hello", "thanks", "goodbye", "repeat", "hold_on", "filler_unclear", "give_number", "give_zip", "confirm_no",
-     "confirm_number_yes", "confirm_zip_yes", "say_morning", "say_afternoon"]
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Leads:
+    """Words before a sentence, such as "Um," or "Hello,".
+
+    text: with choices; share: of the sentences that have one; without: intents that never do, as greetings themselves;
+    capitals: words that keep their capital behind one.
+    """
+
+    text: str
+    share: float = 0.25
+    without: Collection[str] = ()
+    capitals: Collection[str] = ("I",)
 
 
 class Wordings:
     """Sentences of each intent, drawn at random."""
 
-    def __init__(self, intents: Mapping[str, Sequence[str]], words: Mapping[str, str], lead_share: float = 0.25):
-        """Args: words: lists by name, as text with choices; "lead" is put before a `lead_share` of sentences.
+    def __init__(self, intents: Mapping[str, Sequence[str]], words: Mapping[str, str], leads: Leads | None = None):
+        """Args: words: lists by name, as text with choices.
 
         Raises ValueError for a sentence with an unknown name or an open bracket.
         """
-        self.intents, self._words, self._lead_share = intents, words, lead_share
+        self.intents, self._words, self._leads = intents, words, leads
         for intent, templates in intents.items():
             for template in templates:
                 try:
@@ -42,10 +51,10 @@ class Wordings:
     def draw(self, intent: str, rng: random.Random) -> str:
         """A sentence; slots such as {number} stay as they are."""
         text = self._fill(rng.choice(self.intents[intent]), rng)
-        if _LEAD in self._words and intent not in _WITHOUT_LEAD and rng.random() < self._lead_share:
-            first = text.split()[0]
-            begins = text if first.split("'")[0] in ("I", "Harbor") else text[0].lower() + text[1:]
-            text = f"{self._fill(self._words[_LEAD], rng)} {begins}"
+        leads = self._leads
+        if leads is not None and intent not in leads.without and rng.random() < leads.share:
+            keeps = text.split()[0].split("'")[0] in leads.capitals
+            text = f"{self._fill(leads.text, rng)} {text if keeps else text[0].lower() + text[1:]}"
         return text
 
     def _fill(self, template: str, rng: random.Random) -> str:
@@ -69,7 +78,7 @@ class Wordings:
 
 
 def load_wordings(path: Path | str) -> Wordings:
-    """Read `intents` (lists of sentences by name) and `words` (lists by name) from YAML."""
+    """Read `intents` (lists of sentences by name), `words` (lists by name) and `leads` from YAML."""
     raw = yaml.safe_load(Path(path).read_text("utf-8"))
     words = {name: f"[{'|'.join(items)}]" for name, items in raw["words"].items()}
-    return Wordings(raw["intents"], words)
+    return Wordings(raw["intents"], words, Leads(**raw["leads"]) if "leads" in raw else None)

@@ -107,13 +107,9 @@ class ReactiveCaller:
         if move.when == "over" and self._speaking(now):
             return self._onset + self._samples(move.delay_s)
         delay_s = LATE_S if move.when == "over" else move.delay_s
-        return (
-            now
-            if self._finished(now, delay_s)
-            else None
-            if self._speaking(now)
-            else self._last + self._samples(delay_s)
-        )
+        if self._finished(now, delay_s):
+            return now
+        return None if self._speaking(now) else self._last + self._samples(delay_s)
 
     def _speaking(self, now: int) -> bool:
         return self._onset >= 0 and now - self._last < self._samples(HOLD_S)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from s2s.codec.base import Codec
 from s2s.models.duplex import DuplexModel
-from s2s.models.spelling import LETTERS, Spelling
+from s2s.models.spelling import LETTERS
 from s2s.models.step import DuplexState, DuplexStep, StepOut
 from s2s.nn.sampling import Controls
 
@@ -27,11 +27,10 @@ class SpellingStep(DuplexStep):
     def tick(self, wav: Tensor, state: DuplexState, controls: Controls | None) -> StepOut:
         heard: list[Tensor] = []
 
-        def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(module, Spelling)
-            heard.append(module.logits(inputs[0])[:, -1].argmax(dim=-1))
+        def listen(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+            heard.append(logits[:, -1].argmax(dim=-1))
 
-        hook = self.spelling.register_forward_pre_hook(listen)
+        hook = self.spelling.head.register_forward_hook(listen)
         try:
             out = super().tick(wav, state, controls)
         finally:

@@ -276,6 +276,11 @@ def test_fewer_frames_than_one_row_may_have_are_refused() -> None:
         DialogueDataConfig(("x",), batch_steps=50, max_steps=100)
 
 
+def test_few_rows_are_enough_where_batches_are_filled_by_frames(config: DialogueDataConfig) -> None:
+    config = replace(config, batch_size=64, batch_steps=10_000)
+    assert [len(batch["rows"]) for batch in _module(config).train_dataloader()] == [23]
+
+
 def test_who_speaks_first_is_seen_in_the_transcripts(tmp_path: Path) -> None:
     rows = []
     for number, (user, agent) in enumerate([(3, 9), (9, 3), (None, 3), (3, None), (None, None)]):

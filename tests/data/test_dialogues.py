@@ -18,7 +18,7 @@ from s2s.config import to_dict
 from s2s.data.dialogues import open_source
 from s2s.data.folder import write_folder
 from s2s.data.moshi_finetune import write_moshi_finetune
-from s2s.data.schema import Dialogue, DialogueError, Word
+from s2s.data.schema import Action, Dialogue, DialogueError, Word
 from s2s.data.table import ColumnMap, ParquetRows, TableSource, write_table
 from s2s.data.tracks import ChannelMap
 
@@ -50,6 +50,19 @@ def test_moshi_finetune_round_trips(tmp_path: Path) -> None:
     for index, row in enumerate(wanted):
         same(source[index], row)
     assert source.row_id(1) == "train_stereo/call-1.wav"
+
+
+def test_moshi_finetune_keeps_actions(tmp_path: Path) -> None:
+    row = dialogue(0)
+    row.actions = [Action("handoff", 0.45)]
+    write_moshi_finetune([row], tmp_path / "a.jsonl")
+    source = open_source({"kind": "moshi_finetune", "path": str(tmp_path / "a.jsonl")})
+    assert source[0].actions == row.actions
+    same(source[0], row)
+    path = tmp_path / "a_stereo/call-0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"actions": ["handoff"]}))
+    with pytest.raises(DialogueError, match="actions are"):
+        source[0]
 
 
 def test_moshi_finetune_layout_is_agent_left_with_the_main_speaker(tmp_path: Path) -> None:

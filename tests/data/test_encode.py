@@ -13,7 +13,7 @@ import torch
 
 from s2s.data.augment import AugmentConfig
 from s2s.data.encode import EncodeConfig, EncodeError, EncodeProgress, Encoder, active_frames, encode_dialogues
-from s2s.data.schema import Dialogue, DialogueError, EncodedDialogue, Word
+from s2s.data.schema import Action, Dialogue, DialogueError, EncodedDialogue, Word
 from s2s.data.shards import common_info, read_shard, shard_files
 from s2s.text import ByteTokenizer
 from tests.data.fake_codec import FakeCodec
@@ -261,3 +261,12 @@ def test_a_write_that_fails_half_way_leaves_no_shard(tmp_path: Path, monkeypatch
     assert sorted(file.name for file in tmp_path.iterdir()) == ["quarantine.jsonl", "tokenizer.json"]
     monkeypatch.undo()
     assert encode_dialogues(_source(), _encoder(), tmp_path).rows == 10
+
+
+def test_an_action_without_a_token_sets_the_row_aside(tmp_path: Path) -> None:
+    rows = _source(4).rows
+    rows[1] = replace(rows[1], actions=[Action("handoff", 0.5)])
+    done = encode_dialogues(ListSource(rows), _encoder(max_bad_fraction=0.5), tmp_path)
+    assert (done.rows, done.bad_rows) == (4, 1)
+    reason = json.loads((tmp_path / "quarantine.jsonl").read_text())["reason"]
+    assert reason == "actions ['handoff'] are none of the tokenizer's: []"

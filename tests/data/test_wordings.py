@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from s2s.data.desk import load_desk
-from s2s.data.wordings import Wordings, load_wordings
+from s2s.data.wordings import Leads, Wordings, load_wordings
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "support_desk"
-WORDS = {"parcel": "[parcel|box]", "lead": "[Um,|Hi,]"}
+WORDS = {"parcel": "[parcel|box]"}
 
 
 def test_choices_nest_and_may_be_empty() -> None:
-    wordings = Wordings({"track": ["where is [my <parcel>|it][ now|]?"]}, WORDS, lead_share=0.0)
+    wordings = Wordings({"track": ["where is [my <parcel>|it][ now|]?"]}, WORDS)
     rng = random.Random(0)
     drawn = {wordings.draw("track", rng) for _ in range(200)}
     assert drawn == {"Where is my parcel?", "Where is my box?", "Where is it?", "Where is my parcel now?",
@@ -23,7 +23,9 @@ def test_choices_nest_and_may_be_empty() -> None:
 
 
 def test_a_lead_is_put_before_sentences_but_not_before_greetings() -> None:
-    wordings = Wordings({"track": ["where is it?", "I want it."], "hello": ["hi."]}, WORDS, lead_share=1.0)
+    wordings = Wordings(
+        {"track": ["where is it?", "I want it."], "hello": ["hi."]}, WORDS, Leads("[Um,|Hi,]", 1.0, without=["hello"])
+    )
     rng = random.Random(0)
     assert {wordings.draw("track", rng) for _ in range(60)} == {
         "Um, where is it?", "Hi, where is it?", "Um, I want it.", "Hi, I want it."}  # fmt: skip

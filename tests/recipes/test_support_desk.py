@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from s2s.data.desk import DIGIT_WORDS, load_desk, speak_digits
+from s2s.data.wordings import load_wordings
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "support_desk"
 PHRASES = json.loads((FOLDER / "callers_train.json").read_text("utf-8"))
@@ -24,8 +25,14 @@ def prepare() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, str(FOLDER))  # as Python does for a script
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def callers(prepare: ModuleType) -> ModuleType:
+    return sys.modules["callers"]
 
 
 def digits_in(text: str) -> str:
@@ -34,12 +41,12 @@ def digits_in(text: str) -> str:
     return "".join(str(DIGIT_WORDS.index(word)) for word in words)
 
 
-def test_dictated_digits_mean_the_digits(prepare: ModuleType) -> None:
+def test_dictated_digits_mean_the_digits(callers: ModuleType) -> None:
     rng = random.Random(0)
     said = set()
     for digits in ("4271", "0044", "77700", "00000", "1234", "5566"):
         for _ in range(60):
-            text = prepare.dictate(rng, digits)
+            text = callers.dictate(rng, digits)
             assert digits_in(text) == digits
             said.add(text)
     assert any("double" in text for text in said)
@@ -47,8 +54,8 @@ def test_dictated_digits_mean_the_digits(prepare: ModuleType) -> None:
     assert any("oh" in text for text in said)
 
 
-def test_a_pass_says_every_phrase_and_fills_every_slot(prepare: ModuleType) -> None:
-    lines = prepare.caller_lines(PHRASES, random.Random(1))
+def test_a_pass_says_every_phrase_and_fills_every_slot(callers: ModuleType) -> None:
+    lines = callers.caller_lines(PHRASES, random.Random(1))
     said = {text for line in lines for text in line["texts"]}
     assert not any("{" in text for text in said)
     assert all(line in said for name, items in PHRASES.items() if not name.startswith("_") for line in items)
@@ -76,9 +83,9 @@ def test_speech_is_levelled_whatever_its_silences(prepare: ModuleType) -> None:
         assert 20 * np.log10(np.sqrt(np.mean(loud**2))) == pytest.approx(-23.0, abs=0.1)
 
 
-def test_drawn_lines_are_of_every_intent_and_hold_their_digits(prepare: ModuleType) -> None:
-    wordings = prepare.load_wordings(FOLDER / "wordings.yaml")
-    lines = prepare.drawn_lines(wordings, 5, random.Random(1))
+def test_drawn_lines_are_of_every_intent_and_hold_their_digits(callers: ModuleType) -> None:
+    wordings = load_wordings(FOLDER / "wordings.yaml")
+    lines = callers.drawn_lines(wordings, 5, random.Random(1))
     assert {line["intent"] for line in lines} == set(wordings.intents)
     assert not any("{" in line["texts"][0] for line in lines)
     for line in lines:
