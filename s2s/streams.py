@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 MAX_DELAY = 64
+USER_TEXT = "user_text"
 AGENT_TEXT = "agent_text"
 
 
@@ -107,7 +108,7 @@ def dialogue_layout(
     return StreamLayout(
         (
             Stream("user", codebook_size, (0,) * num_codebooks, "hear"),
-            Stream("user_text", text_vocab_size, (0,), "speak"),
+            Stream(USER_TEXT, text_vocab_size, (0,), "speak"),
             Stream(AGENT_TEXT, text_vocab_size, (0,), "speak"),
             Stream("agent", codebook_size, delays, "speak"),
         )
@@ -213,6 +214,11 @@ class TokenRing:
         for stream in self.layout.side("hear"):
             self._store(state, stream, heard[stream.name])
         return self._at(state, self._read)
+
+    def last(self, state: RingState, name: str) -> Tensor:
+        """The ids that a stream has taken in last [B, rows]; START before the first."""
+        newest = state.tokens[:, self.layout.rows(name), -1]
+        return torch.where(newest == 0, self.layout.stream(name).start_id, newest - 1)
 
     def may_speak(self, state: RingState, stream: Stream) -> Tensor:
         """Which rows of a speak-stream have begun [B, rows]; the others must say START at this tick."""

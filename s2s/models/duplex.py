@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from s2s.models.depth import DepthConfig, DepthTransformer
-from s2s.models.spelling import Spelling
+from s2s.models.spelling import LETTERS, Spelling
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
-from s2s.streams import Stream, StreamLayout, dialogue_layout
+from s2s.streams import USER_TEXT, Stream, StreamLayout, dialogue_layout
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,10 @@ class DuplexConfig:
     """The streams and the sizes of what reads and says them.
 
     `code_width` is the width of one codebook's embedding. Behind the first `spelling_layer` layers the caller's words
-    are spelled (0: nowhere), see `models.spelling`. Of the text streams named in `unread` the model does not read back
-    what it has written: a transcript that is right in training and often wrong in a call is better not believed.
+    are spelled in letters, behind the first `wording_layer` in tokens (0: nowhere), see `models.spelling`. Of the text
+    streams named in `unread` the model does not read back what it has written: a transcript that is right in training
+    and often wrong in a call is better not believed. Those named in `untimed` are learned without times, so that a
+    token which is written in several steps on end counts once; what has no times cannot be read back.
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -27,14 +29,22 @@ class DuplexConfig:
     depth: DepthConfig = field(default_factory=DepthConfig)
     code_width: int = 64
     spelling_layer: int = 0
+    wording_layer: int = 0
     unread: tuple[str, ...] = ()
+    untimed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.spelling_layer <= self.backbone.num_layers:
-            raise ValueError(f"spelling_layer is {self.spelling_layer}, allowed is 0 to {self.backbone.num_layers}")
+        layers = self.backbone.num_layers
+        for name in ("spelling_layer", "wording_layer"):
+            if not 0 <= getattr(self, name) <= layers:
+                raise ValueError(f"{name} is {getattr(self, name)}, allowed is 0 to {layers}")
+        if self.spelling_layer and self.spelling_layer == self.wording_layer:
+            raise ValueError(f"spelling_layer and wording_layer are both {self.spelling_layer}, allowed is one each")
         texts = [s.name for s in self.layout.side("speak") if s.num_rows == 1]
         if not set(self.unread) <= set(texts):
             raise ValueError(f"unread is {list(self.unread)}, allowed are {texts}")
+        if not set(self.untimed) <= set(self.unread):
+            raise ValueError(f"untimed is {list(self.untimed)}, allowed is what is unread: {list(self.unread)}")
 
 
 class AudioEmbedding(nn.Module):
@@ -85,7 +95,10 @@ class DuplexModel(nn.Module):
                 self.text_heads[stream.name] = head = nn.Linear(width, stream.table_size, bias=False)
                 nn.init.normal_(head.weight, std=0.02)
         self.backbone = Transformer(config.backbone)
-        self.spelling = Spelling(width) if config.spelling_layer else None
+        self.spelling = Spelling(width, len(LETTERS) + 1) if config.spelling_layer else None
+        self.wording: Spelling | None = None
+        if config.wording_layer:
+            self.wording = Spelling(width, config.layout.stream(USER_TEXT).table_size)
         audio = [s for s in config.layout.side("speak") if s.num_rows > 1]
         if len(audio) > 1:
             raise ValueError(f"at most one audio stream can be spoken, got {[s.name for s in audio]}")
@@ -113,7 +126,8 @@ class DuplexModel(nn.Module):
             if stream.name in self.config.unread:
                 ids = torch.where(ids < stream.vocab_size, stream.pad_id, ids)
             parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
-        after = {self.config.spelling_layer: self.spelling} if self.spelling is not None else None
+        inner = ((self.config.spelling_layer, self.spelling), (self.config.wording_layer, self.wording))
+        after = {layer: module for layer, module in inner if module is not None}
         return self.backbone(torch.stack(parts).sum(dim=0), state, after)
 
     def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:

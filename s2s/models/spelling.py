@@ -1,7 +1,8 @@
-"""Spelling: between two layers of the backbone, which letters the caller says; the layers above read them.
+"""Spelling: between two layers of the backbone, which letters or tokens the caller says; the layers above read them.
 
 A model that hears a few thousand wordings can tell them apart without hearing every word, and then misunderstands all
-others. Letters are heard alike in any wording, so what is built on them carries over.
+others. Letters are heard alike in any wording, so what is built on them carries over. But at 25 steps per second fast
+speech has hardly a step for each letter; of tokens there are three times fewer, which leaves them room.
 
 Source: Nozaki & Komatsu 2021, "Relaxing the conditional independence assumption of CTC-based ASR by conditioning on
 intermediate predictions".
@@ -17,17 +18,20 @@ LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 
 
 class Spelling(nn.Module):
-    """hidden [B, S, D] -> hidden, with the letters that are heard added [B, S, D]."""
+    """hidden [B, S, D] -> hidden, with the letters or tokens that are heard added [B, S, D]."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, classes: int):
         super().__init__()
         self.norm = RMSNorm(width)
-        self.head = nn.Linear(width, len(LETTERS) + 1)
-        self.back = nn.Linear(len(LETTERS) + 1, width, bias=False)
+        self.head = nn.Linear(width, classes)
+        self.back = nn.Linear(classes, width, bias=False)
         nn.init.zeros_(self.back.weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [B, S, D] -> [B, S, letters + 1]; class 0 is the blank, class i the letter LETTERS[i - 1]."""
+        """hidden [B, S, D] -> [B, S, classes].
+
+        Of letters, class 0 is the blank and class i the letter LETTERS[i - 1]; tokens have their ids, PAD is the blank.
+        """
         logits: Tensor = self.head(self.norm(hidden))
         return logits
 

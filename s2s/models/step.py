@@ -19,7 +19,7 @@ from s2s.models.duplex import DuplexModel
 from s2s.nn.sampling import Controls, sample, uniform_draws
 from s2s.nn.transformer import TransformerState
 from s2s.streaming import State
-from s2s.streams import RingState, TokenRing
+from s2s.streams import RingState, Stream, TokenRing
 
 
 @dataclass
@@ -117,8 +117,8 @@ class DuplexStep:
         _check(wav, self.step_size)
         codes = self.codec.encode(wav, state.encoder)[..., 0]  # [B, K]
         said = self.predict(self.ring.read(state.ring, {"user": codes}), state, controls)
+        text = {stream.name: self.written(stream, said, state) for stream in self.model.text_streams}
         frames = self.ring.write(state.ring, said)
-        text = {stream.name: said[stream.name][:, 0] for stream in self.model.text_streams}
         return StepOut(self.speak(frames[self.audio_stream.name], state), text)
 
     def predict(self, inputs: Tensor, state: DuplexState, controls: Controls | None) -> dict[str, Tensor]:
@@ -148,9 +148,17 @@ class DuplexStep:
         said = {}
         for i, (name, logits) in enumerate(self.model.text_logits(hidden).items()):
             text = self.model.layout.stream(name)
-            ids = sample(logits, controls, draws[:, i])[:, None]
+            untimed = name in self.model.config.untimed  # of which only the likeliest token of each step has a meaning
+            ids = sample(logits, None if untimed else controls, draws[:, i])[:, None]
             said[name] = torch.where(self.ring.may_speak(state.ring, text), ids, text.start_id)
         return said
+
+    def written(self, stream: Stream, said: dict[str, Tensor], state: DuplexState) -> Tensor:
+        """What a text stream adds in this step [B], before `said` is in the ring."""
+        ids = said[stream.name]
+        if stream.name in self.model.config.untimed:
+            ids = torch.where(ids == self.ring.last(state.ring, stream.name), stream.pad_id, ids)
+        return ids[:, 0]
 
     def say_audio(self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:
         """Sample the codes of the spoken audio stream: hidden [B, D], `draws` of this step -> codes [B, K]."""

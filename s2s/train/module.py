@@ -14,11 +14,12 @@ from torch import Tensor
 
 from s2s.config import to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
-from s2s.streams import build_grid, model_inputs
+from s2s.models.spelling import Spelling
+from s2s.streams import USER_TEXT, build_grid, model_inputs
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
 from s2s.train.schedule import warmup_cosine
-from s2s.train.spelling import SpellingLoss
+from s2s.train.spelling import SpellingLoss, untimed_loss
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 
@@ -34,7 +35,8 @@ class DuplexTrainConfig:
     `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
     make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
     level on.
-    `spelling_weight` is that of the loss of spelling, for models that spell what the caller says.
+    `spelling_weight` and `wording_weight` are those of the losses of spelling in letters and in tokens, for models that
+    spell what the caller says.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -60,6 +62,7 @@ class DuplexTrainConfig:
     masked_share: float = 0.12
     level_dropout: float = 0.3
     spelling_weight: float = 0.5
+    wording_weight: float = 0.5
     max_skipped_steps: int = 20
 
 
@@ -114,12 +117,17 @@ class DuplexModule(pl.LightningModule):
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
         parts = {}
-        with self._spelled() as letters:
+        with _outputs(self.model.spelling) as letters, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs)
         if self.spelling is not None:
-            heard = self.spelling(letters[0], batch["user_text"][:, 0].long(), batch["lengths"])
+            heard = self.spelling(letters[0], batch[USER_TEXT][:, 0].long(), batch["lengths"])
             parts["spelling"] = c.spelling_weight * heard
+        if self.model.wording is not None:
+            parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, batch)
         for name, logits in self.model.text_logits(hidden).items():
+            if name in c.model.untimed:
+                parts[name] = getattr(c, f"{name}_weight", 1.0) * self._untimed(logits, name, batch)
+                continue
             target = grid[:, layout.rows(name).start]
             weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
             weight = weight * mask[:, layout.rows(name).start]
@@ -128,19 +136,11 @@ class DuplexModule(pl.LightningModule):
         parts |= self._audio_losses(hidden, grid, mask, valid, batch["agent_active"])
         return parts
 
-    @contextmanager
-    def _spelled(self) -> Iterator[list[Tensor]]:
-        """Collects the logits of the letters; none where the model does not spell."""
-        outputs: list[Tensor] = []
-        if self.model.spelling is None:
-            yield outputs
-            return
-        head = self.model.spelling.head
-        handle = head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        try:
-            yield outputs
-        finally:
-            handle.remove()
+    def _untimed(self, logits: Tensor, name: str, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of logits [B, S, V + 2] against the tokens of a track without their times."""
+        stream = self.model.layout.stream(name)
+        rows = [row[row < stream.vocab_size].long() for row in batch[name][:, 0]]
+        return untimed_loss(logits, rows, batch["lengths"], blank=stream.pad_id)
 
     def _audio_losses(
         self, hidden: Tensor, grid: Tensor, mask: Tensor, valid: Tensor, active: Tensor
@@ -220,3 +220,17 @@ class DuplexModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
+
+
+@contextmanager
+def _outputs(spelling: Spelling | None) -> Iterator[list[Tensor]]:
+    """Collects the logits of a spelling while the model runs; none where the model has no such spelling."""
+    outputs: list[Tensor] = []
+    if spelling is None:
+        yield outputs
+        return
+    handle = spelling.head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()

@@ -189,7 +189,7 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     else:
         weights = part_of(read_checkpoint(path)["state_dict"], "model.")
     own = module.model.state_dict()
-    for part in ("depth.", "spelling."):
+    for part in ("depth.", "spelling.", "wording."):
         names = [name for name in own if name.startswith(part)]
         if any(name not in weights or weights[name].shape != own[name].shape for name in names):
             log.info("%s: its %s is another one; this one begins anew", path, part[:-1])

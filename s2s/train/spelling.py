@@ -42,8 +42,19 @@ class SpellingLoss(nn.Module):
             lengths: steps of each row [B].
         """
         spoken = self.letters[ids.clamp(max=len(self.letters) - 1)] * (ids < len(self.letters))[..., None]
-        rows = [row[row > 0] for row in spoken.flatten(1)]
-        sizes = torch.tensor([len(row) for row in rows], device=logits.device)
-        log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, letters + 1]
-        loss = F.ctc_loss(log_probs, torch.cat(rows), lengths, sizes, reduction="sum", zero_infinity=True)
-        return loss / mean_over_ranks(sizes.sum().float()).clamp(min=1)
+        return untimed_loss(logits, [row[row > 0] for row in spoken.flatten(1)], lengths, blank=0)
+
+
+def untimed_loss(logits: Tensor, targets: list[Tensor], lengths: Tensor, blank: int) -> Tensor:
+    """Connectionist temporal classification: loss per target [].
+
+    Args:
+        logits: [B, S, C].
+        targets: the classes of each row in their order, without times.
+        lengths: steps of each row [B].
+        blank: the class of a step that adds nothing.
+    """
+    sizes = torch.tensor([len(row) for row in targets], device=logits.device)
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, C]
+    loss = F.ctc_loss(log_probs, torch.cat(targets), lengths, sizes, blank, reduction="sum", zero_infinity=True)
+    return loss / mean_over_ranks(sizes.sum().float()).clamp(min=1)

@@ -126,3 +126,29 @@ def test_a_stream_that_is_not_read_changes_nothing_that_is_said() -> None:
 def test_only_text_that_is_said_can_be_unread() -> None:
     with pytest.raises(ValueError, match=r"allowed are .'user_text', 'agent_text'"):
         replace(tiny_model(tiny_layout(SMALL_SPEC)).config, unread=("user",))
+
+
+def test_what_has_no_times_is_not_read_back() -> None:
+    config = tiny_model(tiny_layout(SMALL_SPEC)).config
+    with pytest.raises(ValueError, match=r"untimed is \['user_text'\], allowed is what is unread: \[\]"):
+        replace(config, untimed=("user_text",))
+
+
+@pytest.mark.parametrize(("spelling", "wording"), [(1, 1), (2, 2)])
+def test_letters_and_tokens_are_spelled_behind_layers_of_their_own(spelling: int, wording: int) -> None:
+    config = tiny_model(tiny_layout(SMALL_SPEC)).config
+    with pytest.raises(ValueError, match=f"are both {spelling}, allowed is one each"):
+        replace(config, spelling_layer=spelling, wording_layer=wording)
+    with pytest.raises(ValueError, match="wording_layer is 3, allowed is 0 to 2"):
+        replace(config, wording_layer=3)
+
+
+def test_the_layers_above_read_the_tokens_that_are_heard() -> None:
+    layout = tiny_layout(SMALL_SPEC)
+    model = DuplexModel(replace(tiny_model(layout).config, wording_layer=1)).eval()
+    grid, _ = build_grid(layout, random_tracks(layout, 2, 9))
+    before = model(grid)
+    assert model.wording is not None and model.wording.head.out_features == layout.stream("user_text").table_size
+    with torch.no_grad():
+        model.wording.back.weight.normal_()
+    assert not torch.equal(model(grid), before)

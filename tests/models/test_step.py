@@ -8,10 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2s.models.duplex import DuplexModel
 from s2s.models.step import DuplexState, DuplexStep, EchoStep, Step, silence_codes
 from s2s.nn.sampling import Controls
 from s2s.streams import Stream, StreamLayout, build_grid, model_inputs
-from tests.tiny import SMALL_SPEC, same_controls, tiny_codec, tiny_encodec, tiny_layout, tiny_model, tiny_step
+from tests.tiny import (
+    SMALL_SPEC,
+    same_controls,
+    stirred,
+    tiny_codec,
+    tiny_encodec,
+    tiny_layout,
+    tiny_model,
+    tiny_step,
+)
 
 SIZE = SMALL_SPEC.frame_size
 STEPS, ROWS = 17, 2
@@ -121,6 +131,29 @@ def test_the_audio_said_is_the_frames_decoded(acoustic_delay: int) -> None:
     for name in ("user_text", "agent_text"):
         text = torch.stack([out.text[name] for out in outputs], dim=-1)
         assert torch.equal(text, torch.stack(recorded.said[name], dim=-1)[:, 0])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_untimed_text_adds_a_token_once_however_long_it_is_the_likeliest(temperature: float) -> None:
+    layout, spec = tiny_layout(SMALL_SPEC), SMALL_SPEC
+    config = replace(tiny_model(layout).config, unread=("user_text",), untimed=("user_text",))
+    step = DuplexStep(tiny_codec(spec), stirred(DuplexModel(config)))
+    stream = layout.stream("user_text")
+    state, controls = step.init_state(ROWS), Controls.uniform(ROWS, temperature, top_k=6)
+    likeliest: list[Tensor] = []
+    head = step.model.text_heads["user_text"]
+    assert isinstance(head, torch.nn.Linear)
+    with torch.no_grad():  # three tokens and PAD, so that each often follows itself
+        head.weight[3 : stream.pad_id] = 0
+    hook = head.register_forward_hook(lambda module, inputs, output: likeliest.append(output.argmax(dim=-1)))
+    added = [step(wav, state, controls).text["user_text"] for wav in torch.randn(40, ROWS, 1, SIZE)]
+    hook.remove()
+    before = [torch.full((ROWS,), stream.start_id), *likeliest]
+    repeated = [ids == last for ids, last in zip(likeliest, before, strict=False)]
+    expected = [torch.where(r, stream.pad_id, ids) for ids, r in zip(likeliest, repeated, strict=True)]
+    assert torch.equal(torch.stack(added), torch.stack(expected))
+    content = torch.stack(likeliest) < stream.vocab_size
+    assert (torch.stack(repeated) & content).any() and (torch.stack(added) < stream.vocab_size).any()
 
 
 def run(step: DuplexStep, wav: Tensor, state: DuplexState, controls: Controls) -> Tensor:

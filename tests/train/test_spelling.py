@@ -4,7 +4,7 @@ import torch
 
 from s2s.models.spelling import LETTERS, Spelling
 from s2s.text import ByteTokenizer
-from s2s.train.spelling import SpellingLoss
+from s2s.train.spelling import SpellingLoss, untimed_loss
 
 
 def ids_of(text, steps):
@@ -15,7 +15,7 @@ def ids_of(text, steps):
 
 
 def test_letters_are_learned_without_times():
-    loss, head = SpellingLoss(ByteTokenizer()), Spelling(16)
+    loss, head = SpellingLoss(ByteTokenizer()), Spelling(16, len(LETTERS) + 1)
     hidden = torch.randn(1, 30, 16, requires_grad=True)
     ids, lengths = ids_of("Hi You", 30), torch.tensor([30])
     optimizer = torch.optim.Adam([*head.parameters(), hidden], 0.05)
@@ -47,7 +47,22 @@ def test_steps_behind_the_end_do_not_count():
 
 
 def test_the_layers_above_begin_without_the_letters_and_learn_to_read_them():
-    head, hidden = Spelling(16), torch.randn(2, 5, 16)
+    head, hidden = Spelling(16, len(LETTERS) + 1), torch.randn(2, 5, 16)
     assert torch.equal(head(hidden), hidden)
     head(hidden).square().sum().backward()
     assert head.back.weight.grad.abs().sum() > 0
+
+
+def test_tokens_are_learned_without_times_also_where_one_comes_twice():
+    head, pad = Spelling(16, 12), 11
+    hidden = torch.randn(2, 20, 16, requires_grad=True)
+    targets, lengths = [torch.tensor([4, 4, 7]), torch.tensor([], dtype=torch.long)], torch.tensor([20, 15])
+    optimizer = torch.optim.Adam([*head.parameters(), hidden], 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = untimed_loss(head.logits(hidden), targets, lengths, blank=pad)
+        loss.backward()
+        optimizer.step()
+    best = head.logits(hidden).argmax(dim=-1)
+    assert [i for i in best[0].unique_consecutive().tolist() if i != pad] == [4, 4, 7]
+    assert (best[1, :15] == pad).all()
