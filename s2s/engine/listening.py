@@ -19,7 +19,8 @@ class InputQueue:
 
     A live tick cannot wait. Where samples are missing it repeats the last packet, fading, then silence; what arrives
     too late for its step is still heard, so that no word is lost, and the delay this leaves behind is made up for by
-    leaving out quiet steps.
+    leaving out quiet steps. What waits beside the first step of a caller would wait for the whole call, so a quiet
+    packet of it is left out too.
     """
 
     def __init__(self, step_size: int, sample_rate: int):
@@ -53,11 +54,17 @@ class InputQueue:
 
     def take_now(self) -> NDArray[np.int16]:
         """The next step [step_size] of a call that cannot wait: caught up where late, concealed where missing."""
-        while self._owed >= self.step_size and self.size >= self._lag + 2 * self.step_size and self._is_quiet():
+        while (
+            self._owed >= self.step_size
+            and self.size >= self._lag + 2 * self.step_size
+            and self._is_quiet(self.step_size)
+        ):
             self._pop(self.step_size)
             self._owed -= self.step_size
             self.skipped += self.step_size
         if self.has_step:
+            if self._missing >= self._pause:
+                self._leave_out_packet()
             return self._heard(self.step_size)
         if self._missing >= self._pause:  # a caller begins, or goes on after a pause, with a whole step
             return np.zeros(self.step_size, dtype=np.int16)
@@ -87,11 +94,18 @@ class InputQueue:
         self.owe(count)
         return (self._last[at % len(self._last)] * gain).astype(np.int16)
 
-    def _is_quiet(self) -> bool:
-        step = self._pop(self.step_size)
-        self._chunks.appendleft(step)
-        self.size += self.step_size
-        return bool(np.sqrt(np.mean(step.astype(np.float32) ** 2)) < _QUIET)
+    def _leave_out_packet(self) -> None:
+        """Where packets are short: whoever sends longer ones needs what waits to bridge the time to the next."""
+        extra = self.size - self.step_size
+        if 0 < extra <= self._packet and max(map(len, self._chunks)) <= self._packet and self._is_quiet(extra):
+            self._pop(extra)
+            self.skipped += extra
+
+    def _is_quiet(self, count: int) -> bool:
+        pcm = self._pop(count)
+        self._chunks.appendleft(pcm)
+        self.size += count
+        return bool(np.sqrt(np.mean(pcm.astype(np.float32) ** 2)) < _QUIET)
 
     def _pop(self, count: int) -> NDArray[np.int16]:
         parts, wanted = [], count

@@ -93,3 +93,26 @@ def test_quiet_is_left_out_only_by_those_who_are_late() -> None:
     queue.owe(2 * SIZE)
     queue.take_now()
     assert queue.skipped == 2 * SIZE
+
+
+@pytest.mark.parametrize(
+    ("packets", "waits"),
+    [
+        ([loud(20, 0)] * 3, 0),  # quiet packets of 20 ms, one more than a step takes
+        ([loud(10, 50)] * 5, 0),
+        ([loud(20)] * 3, 20),  # speech
+        ([loud(20, 0)] * 2, 0),
+        ([loud(20, 0)] * 4, 40),  # more than a packet too many: they came in a burst
+        ([loud(60, 0)], 20),  # the next one comes in 60 ms
+    ],
+)
+def test_what_waits_as_a_caller_begins_does_not_wait_for_ever(packets: list[np.ndarray], waits: int) -> None:
+    queue = queue_of(*packets)
+    total = queue.size
+    for later in range(3):
+        assert len(queue.take_now()) == SIZE
+        assert (queue.size, queue.skipped) == (waits, total - SIZE - waits), later
+        queue.push(loud(SIZE))
+    queue.push(loud(20, 0))
+    queue.take_now()
+    assert queue.size == waits + 20, "only as a caller begins"
