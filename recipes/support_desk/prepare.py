@@ -50,10 +50,13 @@ from s2s.data.dialogues import DialogueSource
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.listening import ListeningSource
 from s2s.data.moshi_finetune import write_moshi_finetune
+from s2s.data.schema import Dialogue
 from s2s.data.turns import SingleTurns
 from s2s.data.wishes import WEIGHTS
 from s2s.data.wordings import load_wordings
 from s2s.data.wordtimes import place_words, voiced_frames
+from s2s.evaluation.audibility import Span
+from s2s.evaluation.dialogue_statistics import DialogueStatistics, dialogue_statistics, per_minute
 from s2s.text import BpeTokenizer
 from s2s.train.checkpoints import load_codec
 
@@ -315,12 +318,25 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
 
 
 def write_samples(config: ComposeConfig, folder: Path, args: argparse.Namespace) -> None:
-    """A few calls as stereo files with their words, to listen to."""
+    """A few calls as stereo files with their words, to listen to; prints how much is spoken, paused and overlapped."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "compose.json").write_text(json.dumps(to_dict(config), indent=1), "utf-8")
     calls = list(iter_dialogues(config, args.seed, args.split, count=args.count))
     write_moshi_finetune(calls, folder / f"{args.split}.jsonl")
     (folder / f"{args.split}.meta.json").write_text(json.dumps({c.id: c.meta for c in calls}, indent=1), "utf-8")
+    found = per_minute(statistics_of(call) for call in calls)
+    for name, people in found["people_per_minute_s"].items():
+        ours = found["per_minute_s"][name]
+        log.info("%s: %.1f s per minute (people: %.1f)", name.replace("_", " "), ours or 0.0, people)
+
+
+def statistics_of(call: Dialogue) -> DialogueStatistics:
+    """How much is spoken, paused and overlapped in a composed call, by the times of its words."""
+    caller, agent = (
+        [Span(round(word.start_s * call.sample_rate), round(word.end_s * call.sample_rate)) for word in words]
+        for words in (call.user_words, call.agent_words)
+    )
+    return dialogue_statistics(caller, agent, call.sample_rate)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from s2s.data.desk import DIGIT_WORDS, load_desk, speak_digits
+from s2s.data.schema import Dialogue, Word
 from s2s.data.wordings import load_wordings
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "support_desk"
@@ -96,3 +97,13 @@ def test_the_tokenizer_holds_the_desks_actions(prepare: ModuleType) -> None:
     tokenizer = prepare.make_tokenizer(load_desk(FOLDER / "desk.yaml"), PHRASES, 600)
     assert set(tokenizer.actions) == {"handoff", "hangup"}
     assert tokenizer.vocab_size == 600
+
+
+def test_statistics_of_a_composed_call_follow_its_words(prepare: ModuleType) -> None:
+    silence = np.zeros(10 * 24000, np.float32)
+    caller = [Word("where", 1.0, 2.0), Word("is", 2.1, 3.0), Word("it", 7.5, 8.5)]
+    agent = [Word("sure", 3.2, 5.2), Word("right", 8.0, 9.0)]
+    found = prepare.statistics_of(Dialogue("a", silence, silence, 24000, caller, agent, {}))
+    assert found.duration_s == pytest.approx(8.0)
+    assert found.gaps == pytest.approx(0.2 + 2.3) and found.overlap == pytest.approx(0.5)
+    assert found.inter_pausal_units == pytest.approx(2.0 + 1.0 + 2.0 + 1.0) and found.pauses == 0.0
