@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ KEPT_FOR_TESTS = frozenset(
     ["am_puck", "af_bella", "bm_lewis", "bf_alice", "am_fenrir", "if_sara", "hm_omega", "ef_dora"]
 )
 UNFIT = frozenset({"af_nicole", "af_heart"})
+# How many of the commonest English words the drill is made of, beside those of callers.
+COMMON_WORDS = 4000
 # Lists of sentences with a slot: intent, slot, number of digits, sentences made of each per pass.
 CARRIERS = {
     "_number_carriers": ("give_number", "{number}", 4, 4),
@@ -229,15 +232,21 @@ def make_heldout(phrases: dict[str, list[Any]], wordings: Wordings, out: Path, v
 
 
 def make_drill(phrases: dict[str, list[Any]], path: Path, count: int) -> None:
-    """Words that callers use, in no order: what they are has to be heard, as nothing else tells."""
+    """Words in no order, callers' own, digits and the commonest others: what they are has to be heard, as nothing else
+    tells.
+    """
+    from wordfreq import top_n_list
+
     if path.exists():
         return
     texts = [t for items in phrases.values() for i in items for t in (i["parts"] if isinstance(i, dict) else [i])]
     words = sorted({word.strip(".,?!").lower() for text in texts for word in text.split() if "{" not in word} - {""})
+    others = [word for word in top_n_list("en", COMMON_WORDS) if re.fullmatch("[a-z]{2,}", word)]
     rng, tts = random.Random(17), one_voice()
     rows: list[dict[str, Any]] = []
     for _ in range(count):
-        said = [rng.choice(words if rng.random() < 0.8 else DIGIT_WORDS) for _ in range(rng.randint(4, 9))]
+        pools = rng.choices((words, others, DIGIT_WORDS), (0.45, 0.40, 0.15), k=rng.randint(4, 9))
+        said = [rng.choice(pool) for pool in pools]
         line = {"intent": "", "texts": [" ".join(said).capitalize() + "."], "digits": ""}
         rows += shifted_clips(line, tts, rng)
     write_rows(rows, path)

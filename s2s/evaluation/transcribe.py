@@ -118,7 +118,7 @@ class Listener:
         if bundle.tokenizer is None or model is None or STREAM not in {s.name for s in model.text_streams}:
             raise ValueError(f"{bundle.name or 'this checkpoint'} holds no model that writes down what it hears")
         self._bundle, self._tokenizer = bundle, bundle.tokenizer
-        self.spells = model.spelling is not None
+        self.spells, self._pieces = model.spelling is not None, model.config.spelling_pieces
         self._step = bundle.step(speed or bundle.defaults.speed, SpellingStep if self.spells else DuplexStep)
         heard = resample(wav, sample_rate, bundle.codec.spec.sample_rate)
         self._rows = torch.from_numpy(heard.copy())[None, None]
@@ -151,5 +151,5 @@ class Listener:
     def result(self) -> Transcription:
         spec, lag = self._bundle.codec.spec, self._bundle.defaults.user_lag_steps
         words = steps_to_words([-1, *self._ids], self._tokenizer, 1 / spec.frame_rate, -lag, "end")
-        letters = spelled(self._letters) if self.spells else None
+        letters = spelled(self._letters, self._pieces) if self.spells else None
         return Transcription(words, letters, self._duration_s, self._seconds, float(1 / spec.frame_rate))

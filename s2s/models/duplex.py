@@ -18,10 +18,10 @@ class DuplexConfig:
     """The streams and the sizes of what reads and says them.
 
     `code_width` is the width of one codebook's embedding. Behind the first `spelling_layer` layers the caller's words
-    are spelled in letters, behind the first `wording_layer` in tokens (0: nowhere), see `models.spelling`. Of the text
-    streams named in `unread` the model does not read back what it has written: a transcript that is right in training
-    and often wrong in a call is better not believed. Those named in `untimed` are learned without times, so that a
-    token which is written in several steps on end counts once; what has no times cannot be read back.
+    are spelled in `spelling_pieces`, behind the first `wording_layer` in tokens (0: nowhere), see `models.spelling`. Of
+    the text streams named in `unread` the model does not read back what it has written: a transcript that is right in
+    training and often wrong in a call is better not believed. Those named in `untimed` are learned without times, so
+    that a token which is written in several steps on end counts once; what has no times cannot be read back.
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -29,6 +29,7 @@ class DuplexConfig:
     depth: DepthConfig = field(default_factory=DepthConfig)
     code_width: int = 64
     spelling_layer: int = 0
+    spelling_pieces: tuple[str, ...] = tuple(LETTERS)
     wording_layer: int = 0
     unread: tuple[str, ...] = ()
     untimed: tuple[str, ...] = ()
@@ -95,7 +96,7 @@ class DuplexModel(nn.Module):
                 self.text_heads[stream.name] = head = nn.Linear(width, stream.table_size, bias=False)
                 nn.init.normal_(head.weight, std=0.02)
         self.backbone = Transformer(config.backbone)
-        self.spelling = Spelling(width, len(LETTERS) + 1) if config.spelling_layer else None
+        self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
         if config.wording_layer:
             self.wording = Spelling(width, config.layout.stream(USER_TEXT).table_size)

@@ -1,8 +1,8 @@
-"""A step that also tells which letters it hears: what `models.spelling` spells, and the text that the letters make."""
+"""A step that also tells which pieces of words it hears: what `models.spelling` spells, and the text that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -39,11 +39,11 @@ class SpellingStep(DuplexStep):
         return out
 
 
-def spelled(classes: Iterable[int]) -> str:
+def spelled(classes: Iterable[int], pieces: Sequence[str] = LETTERS) -> str:
     """The text of classes, one per step: what is repeated counts once, class 0 is nothing and parts repetitions."""
     letters, last = [], 0
     for each in classes:
         if each not in (0, last):
-            letters.append(LETTERS[each - 1])
+            letters.append(pieces[each - 1])
         last = each
     return " ".join("".join(letters).split())

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from s2s.config import from_dict
 from s2s.data.audio_crops import AudioCropConfig
 from s2s.data.datamodule import DialogueDataConfig
+from s2s.models.spelling import spelling_pieces
 from s2s.streams import StreamLayout, dialogue_layout
+from s2s.text import Tokenizer
 from s2s.train.codec import CodecTrainConfig
 from s2s.train.module import DuplexTrainConfig
 
@@ -150,9 +152,12 @@ class DuplexRun(RunConfig):
             raise ValueError("model.layout: unknown key; the layout follows from the data and `streams`")
         self.train_config(dialogue_layout(8, 1024, 512))
 
-    def train_config(self, layout: StreamLayout) -> DuplexTrainConfig:
+    def train_config(self, layout: StreamLayout, tokenizer: Tokenizer | None = None) -> DuplexTrainConfig:
         config = _train_config(DuplexTrainConfig, self.optim, {"model": self.model})
-        return replace(config, model=replace(config.model, layout=layout))
+        model = replace(config.model, layout=layout)
+        if tokenizer is not None and model.spelling_layer and "spelling_pieces" not in self.model:
+            model = replace(model, spelling_pieces=spelling_pieces(tokenizer))
+        return replace(config, model=model)
 
 
 def run_from_dict(tree: Mapping[str, Any]) -> CodecRun | DuplexRun:

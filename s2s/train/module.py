@@ -35,7 +35,7 @@ class DuplexTrainConfig:
     `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
     make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
     level on.
-    `spelling_weight` and `wording_weight` are those of the losses of spelling in letters and in tokens, for models that
+    `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
     spell what the caller says.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
@@ -75,7 +75,7 @@ class DuplexModule(pl.LightningModule):
         self.model = DuplexModel(config.model)
         self.spelling: SpellingLoss | None = None
         if tokenizer is not None and self.model.spelling is not None:
-            self.spelling = SpellingLoss(tokenizer)
+            self.spelling = SpellingLoss(tokenizer, config.model.spelling_pieces)
         self.skipped_steps = 0
         self.step_taken = True
         self.work = Work()
@@ -117,10 +117,10 @@ class DuplexModule(pl.LightningModule):
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
         parts = {}
-        with _outputs(self.model.spelling) as letters, _outputs(self.model.wording) as tokens:
+        with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs)
         if self.spelling is not None:
-            heard = self.spelling(letters[0], batch[USER_TEXT][:, 0].long(), batch["lengths"])
+            heard = self.spelling(pieces[0], batch[USER_TEXT][:, 0].long(), batch["lengths"])
             parts["spelling"] = c.spelling_weight * heard
         if self.model.wording is not None:
             parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, batch)

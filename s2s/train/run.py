@@ -89,7 +89,10 @@ def build_duplex(config: DuplexRun) -> tuple[ResumableDataModule, DuplexModule, 
         info.num_codebooks, info.codebook_size, info.text_vocab_size, config.streams.acoustic_delay
     )
     tokenizer = _find_tokenizer(config.data.shards)
-    module, frame_s = DuplexModule(config.train_config(layout), tokenizer), info.frame_size / info.sample_rate
+    module, frame_s = (
+        DuplexModule(config.train_config(layout, tokenizer), tokenizer),
+        info.frame_size / info.sample_rate,
+    )
     if not config.codec_from:
         return data, module, None, frame_s
     codec = load_codec(config.codec_from)

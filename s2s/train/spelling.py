@@ -2,46 +2,46 @@
 
 The transcript stream says each word once, at a time that is only roughly known, which teaches a fresh model little
 about sounds for a long while. Connectionist temporal classification needs no times, and within a few hundred steps the
-model hears letters.
+model hears pieces of words.
 
 Source: Graves et al. 2006, "Connectionist Temporal Classification".
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2s.models.spelling import LETTERS
+from s2s.models.spelling import spell
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks
 
 
 class SpellingLoss(nn.Module):
-    """Logits [B, S, letters + 1] of `models.spelling` against the words of the token track [B, S]."""
+    """Logits [B, S, pieces + 1] of `models.spelling` against the words of the token track [B, S]."""
 
-    letters: Tensor
+    spelled: Tensor
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, pieces: Sequence[str]):
         super().__init__()
-        spelled = [
-            [LETTERS.index(letter) + 1 for letter in tokenizer.decode([i]).lower() if letter in LETTERS]
-            for i in range(tokenizer.vocab_size)
-        ]
-        longest = max(1, max(map(len, spelled), default=1))
-        table = torch.tensor([letters + [0] * (longest - len(letters)) for letters in spelled])
-        self.register_buffer("letters", table, persistent=False)
+        # Token by token, so that no piece reaches over the end of one.
+        rows = [[1 + place for place in spell(tokenizer.decode([i]), pieces)] for i in range(tokenizer.vocab_size)]
+        longest = max(1, max(map(len, rows), default=1))
+        table = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        self.register_buffer("spelled", table, persistent=False)
 
     def forward(self, logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Loss per letter [].
+        """Loss per piece [].
 
         Args:
-            logits: [B, S, letters + 1].
+            logits: [B, S, pieces + 1].
             ids: tokens of the transcript, ids beyond the vocabulary say nothing [B, S].
             lengths: steps of each row [B].
         """
-        spoken = self.letters[ids.clamp(max=len(self.letters) - 1)] * (ids < len(self.letters))[..., None]
+        spoken = self.spelled[ids.clamp(max=len(self.spelled) - 1)] * (ids < len(self.spelled))[..., None]
         return untimed_loss(logits, [row[row > 0] for row in spoken.flatten(1)], lengths, blank=0)
 
 

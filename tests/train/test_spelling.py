@@ -2,8 +2,8 @@
 
 import torch
 
-from s2s.models.spelling import LETTERS, Spelling
-from s2s.text import ByteTokenizer
+from s2s.models.spelling import LETTERS, Spelling, spell, spelling_pieces
+from s2s.text import BpeTokenizer, ByteTokenizer
 from s2s.train.spelling import SpellingLoss, untimed_loss
 
 
@@ -15,7 +15,7 @@ def ids_of(text, steps):
 
 
 def test_letters_are_learned_without_times():
-    loss, head = SpellingLoss(ByteTokenizer()), Spelling(16, len(LETTERS) + 1)
+    loss, head = SpellingLoss(ByteTokenizer(), LETTERS), Spelling(16, len(LETTERS) + 1)
     hidden = torch.randn(1, 30, 16, requires_grad=True)
     ids, lengths = ids_of("Hi You", 30), torch.tensor([30])
     optimizer = torch.optim.Adam([*head.parameters(), hidden], 0.05)
@@ -30,7 +30,7 @@ def test_letters_are_learned_without_times():
 
 
 def test_nothing_said_and_too_little_room_cost_nothing_infinite():
-    loss, letters = SpellingLoss(ByteTokenizer()), len(LETTERS) + 1
+    loss, letters = SpellingLoss(ByteTokenizer(), LETTERS), len(LETTERS) + 1
     silent = torch.full((1, 10), 300)
     assert loss(torch.randn(1, 10, letters), silent, torch.tensor([10])) >= 0
     crowded = ids_of("aaaaaaaa", 20)
@@ -38,7 +38,7 @@ def test_nothing_said_and_too_little_room_cost_nothing_infinite():
 
 
 def test_steps_behind_the_end_do_not_count():
-    loss = SpellingLoss(ByteTokenizer())
+    loss = SpellingLoss(ByteTokenizer(), LETTERS)
     ids, lengths = ids_of("ok", 30), torch.tensor([20])
     logits = torch.randn(1, 30, len(LETTERS) + 1)
     before = loss(logits, ids, lengths)
@@ -66,3 +66,30 @@ def test_tokens_are_learned_without_times_also_where_one_comes_twice():
     best = head.logits(hidden).argmax(dim=-1)
     assert [i for i in best[0].unique_consecutive().tolist() if i != pad] == [4, 4, 7]
     assert (best[1, :15] == pad).all()
+
+
+def test_pieces_are_the_letters_and_the_shortest_tokens():
+    assert spelling_pieces(ByteTokenizer()) == tuple(LETTERS)
+    tokenizer = BpeTokenizer.train(["The parcel is there, is it not? What number"] * 5, 290)
+    pieces = spelling_pieces(tokenizer)
+    assert pieces[: len(LETTERS)] == tuple(LETTERS) and " is" in pieces and "the" in pieces
+    assert all(len(piece) <= 3 for piece in pieces)
+    assert [pieces[i] for i in spell("It's the... parcel, Is it? 9", pieces)].count(" is") == 1
+    for text in (" where is the parcel", "o'clock", ""):
+        assert "".join(pieces[i] for i in spell(text, pieces)) == text
+    assert len(spell(" is there", pieces)) < len(spell(" is there", LETTERS)) == 9
+
+
+def test_a_loss_in_pieces_counts_them_token_by_token():
+    tokenizer = BpeTokenizer.train(["The parcel is there, is it not?"] * 5, 290)
+    pieces = spelling_pieces(tokenizer)
+    ids, text = torch.full((1, 30), 1000), tokenizer.encode(" Is it there?")
+    ids[0, 2 : 2 + len(text)] = torch.tensor(text)
+    loss, lengths = SpellingLoss(tokenizer, pieces), torch.tensor([30])
+    target = [1 + i for token in text for i in spell(tokenizer.decode([token]), pieces)]
+    right = torch.full((1, 30, len(pieces) + 1), -20.0)
+    right[0, :, 0] = 0.0
+    for step, each in enumerate(target):
+        right[0, 2 * step, each] = 20.0
+    assert loss(right, ids, lengths) < 0.1
+    assert loss(right.flip(1), ids, lengths) > 1
