@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,8 +119,11 @@ class DuplexModel(nn.Module):
     def init_state(self, rows: int) -> TransformerState:
         return self.backbone.init_state(rows)
 
-    def forward(self, grid: Tensor, state: TransformerState | None = None) -> Tensor:
-        """Args: grid: the model's inputs [B, R, S], see `streams.model_inputs`."""
+    def forward(self, grid: Tensor, state: TransformerState | None = None, read: Tensor | None = None) -> Tensor:
+        """Args:
+        grid: the model's inputs [B, R, S], see `streams.model_inputs`.
+        read: tokens of the caller [B, S] in place of those that the inner layers hear, negative where they may hear.
+        """
         if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
             raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
         parts = []
@@ -127,8 +132,11 @@ class DuplexModel(nn.Module):
             if stream.name in self.config.unread:
                 ids = torch.where(ids < stream.vocab_size, stream.pad_id, ids)
             parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
-        inner = ((self.config.spelling_layer, self.spelling), (self.config.wording_layer, self.wording))
-        after = {layer: module for layer, module in inner if module is not None}
+        after: dict[int, Callable[[Tensor], Tensor]] = {}
+        if self.spelling is not None:
+            after[self.config.spelling_layer] = self.spelling
+        if self.wording is not None:
+            after[self.config.wording_layer] = partial(self.wording, given=read)
         return self.backbone(torch.stack(parts).sum(dim=0), state, after)
 
     def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s.nn.norm import RMSNorm
@@ -59,5 +61,10 @@ class Spelling(nn.Module):
         logits: Tensor = self.head(self.norm(hidden))
         return logits
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.back(self.logits(hidden).softmax(dim=-1))
+    def forward(self, hidden: Tensor, given: Tensor | None = None) -> Tensor:
+        """Args: given: classes [B, S] that count as heard whatever is; in rows of negative ones nothing is given."""
+        heard = self.logits(hidden).softmax(dim=-1)
+        if given is not None:
+            certain = F.one_hot(given.clamp(min=0), heard.shape[-1]).to(heard.dtype)
+            heard = torch.where((given >= 0)[..., None], certain, heard)
+        return hidden + self.back(heard)

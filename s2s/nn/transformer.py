@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -87,7 +87,10 @@ class Transformer(nn.Module):
         return TransformerState(position, [layer.attention.init_state(rows) for layer in self._layers()])
 
     def forward(
-        self, x: Tensor, state: TransformerState | None = None, after: Mapping[int, nn.Module] | None = None
+        self,
+        x: Tensor,
+        state: TransformerState | None = None,
+        after: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> Tensor:
         """Args: after: what changes x [B, S, D] behind the first so many layers."""
         c = self.config

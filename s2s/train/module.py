@@ -15,9 +15,10 @@ from torch import Tensor
 from s2s.config import to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.models.spelling import Spelling
-from s2s.streams import USER_TEXT, build_grid, model_inputs
+from s2s.streams import AGENT_TEXT, USER_TEXT, build_grid, model_inputs
 from s2s.text import Tokenizer
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
+from s2s.train.reading import Reading, ReadRows
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
 from s2s.train.work import Work, count_skipped, duplex_flops
@@ -36,7 +37,7 @@ class DuplexTrainConfig:
     make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
     level on.
     `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
-    spell what the caller says.
+    spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -63,6 +64,7 @@ class DuplexTrainConfig:
     level_dropout: float = 0.3
     spelling_weight: float = 0.5
     wording_weight: float = 0.5
+    read_share: float = 0.0
     max_skipped_steps: int = 20
 
 
@@ -76,6 +78,11 @@ class DuplexModule(pl.LightningModule):
         self.spelling: SpellingLoss | None = None
         if tokenizer is not None and self.model.spelling is not None:
             self.spelling = SpellingLoss(tokenizer, config.model.spelling_pieces)
+        self.reading: Reading | None = None
+        if config.read_share:
+            if tokenizer is None or not config.model.wording_layer:
+                raise ValueError("read_share needs model.wording_layer and a tokenizer beside the data")
+            self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
         self.skipped_steps = 0
         self.step_taken = True
         self.work = Work()
@@ -110,37 +117,60 @@ class DuplexModule(pl.LightningModule):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every part of the loss, already weighted."""
         c, layout = self.config, self.model.layout
-        grid, mask = build_grid(layout, {s.name: batch[s.name].long() for s in layout.streams})
+        tracks = {s.name: batch[s.name].long() for s in layout.streams}
+        heard_text, active, given = tracks.get(USER_TEXT), batch["agent_active"], None
+        read = None
+        if self.training and self.reading is not None and heard_text is not None:
+            read = self.reading.draw(tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0])
+            tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}
+            heard_text = heard_text.masked_fill(read.rows[:, None, None], layout.stream(USER_TEXT).pad_id)
+        grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)
         valid = steps < batch["lengths"][:, None] - 1  # the last column predicts a frame beyond the end
         inputs = model_inputs(layout, grid, batch.get("waits"))
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
+        sounds = valid
+        if read is not None and self.reading is not None:
+            given = self.reading.given(grid[:, layout.rows(USER_TEXT).start], read)
+            inputs = self._without_sound(inputs, read)
+            sounds = valid & ~read.exchanged[:, None]
         parts = {}
         with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
-            hidden = self.model(inputs)
+            hidden = self.model(inputs, read=given)
         if self.spelling is not None:
-            heard = self.spelling(pieces[0], batch[USER_TEXT][:, 0].long(), batch["lengths"])
+            heard = self.spelling(pieces[0], heard_text[:, 0], batch["lengths"])
             parts["spelling"] = c.spelling_weight * heard
         if self.model.wording is not None:
-            parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, batch)
+            parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, heard_text, batch["lengths"])
         for name, logits in self.model.text_logits(hidden).items():
             if name in c.model.untimed:
-                parts[name] = getattr(c, f"{name}_weight", 1.0) * self._untimed(logits, name, batch)
+                parts[name] = getattr(c, f"{name}_weight", 1.0) * self._untimed(
+                    logits, name, tracks[name], batch["lengths"]
+                )
                 continue
             target = grid[:, layout.rows(name).start]
             weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
             weight = weight * mask[:, layout.rows(name).start]
             loss, _ = weighted_cross_entropy(logits, target, weight)
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
-        parts |= self._audio_losses(hidden, grid, mask, valid, batch["agent_active"])
+        parts |= self._audio_losses(hidden, grid, mask, sounds, active)
         return parts
 
-    def _untimed(self, logits: Tensor, name: str, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of logits [B, S, V + 2] against the tokens of a track without their times."""
+    def _untimed(self, logits: Tensor, name: str, track: Tensor, lengths: Tensor) -> Tensor:
+        """The loss of logits [B, S, V + 2] against the tokens of a track [B, 1, S] without their times."""
         stream = self.model.layout.stream(name)
-        rows = [row[row < stream.vocab_size].long() for row in batch[name][:, 0]]
-        return untimed_loss(logits, rows, batch["lengths"], blank=stream.pad_id)
+        rows = [row[row < stream.vocab_size] for row in track[:, 0]]
+        return untimed_loss(logits, rows, lengths, blank=stream.pad_id)
+
+    def _without_sound(self, inputs: Tensor, read: ReadRows) -> Tensor:
+        """Nothing of the caller's sound where the model reads, nor of the agent's where it said something else."""
+        inputs, silent = inputs.clone(), {"hear": read.rows, "speak": read.exchanged}
+        for stream in self.model.layout.streams:
+            if stream.num_rows > 1:
+                rows = self.model.layout.rows(stream.name)
+                inputs[:, rows] = inputs[:, rows].masked_fill(silent[stream.side][:, None, None], stream.pad_id)
+        return inputs
 
     def _audio_losses(
         self, hidden: Tensor, grid: Tensor, mask: Tensor, valid: Tensor, active: Tensor

@@ -168,7 +168,8 @@ def start_from(module: CodecModule | DuplexModule, path: str) -> None:
     """Take over the averaged weights of a checkpoint, or the weights of an exported folder.
 
     A codec that begins with an exported one keeps its rounded weights in the part that is frozen. The judges of a codec
-    and the depth transformer and the spelling of a model are taken over where both have them in the same sizes.
+    and the depth transformer and the spelling of a model are taken over where both have them in the same sizes. Layers
+    that a model has beyond those of the checkpoint begin as ones that change nothing.
     """
     exported = Path(path).suffix != ".ckpt"
     if isinstance(module, DuplexModule):
@@ -197,6 +198,11 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
         if any(name not in weights or weights[name].shape != own[name].shape for name in names):
             log.info("%s: its %s is another one; this one begins anew", path, part[:-1])
             weights = {n: w for n, w in weights.items() if not n.startswith(part)} | {n: own[n] for n in names}
+    for name in own.keys() - weights.keys():
+        if name.startswith("backbone.layers."):
+            # A layer more than there were: it changes nothing at first, as it adds nothing.
+            adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            weights[name] = torch.zeros_like(own[name]) if adds else own[name]
     load_weights(module.model, weights, path)
 
 

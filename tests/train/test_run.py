@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from s2s.audio.io import read_audio
-from s2s.train.checkpoints import load_codec, part_of, read_checkpoint
-from s2s.train.run import find_resume, run_training, start_from
+from s2s.train.checkpoints import load_codec, load_duplex, part_of, read_checkpoint
+from s2s.train.run import build_duplex, find_resume, run_training, start_from
 from tests.train.toy import codec_run, duplex_run, train_to_end
 
 
@@ -79,3 +79,18 @@ def test_weights_of_other_sizes_are_refused(toy: Path, tmp_path: Path) -> None:
     other = CodecModule(codec_run(toy, tmp_path, "codec.hop_width=24").train_config())
     with pytest.raises(ValueError, match="does not fit the configured sizes"):
         start_from(other, str(path))
+
+
+def test_a_deeper_model_begins_as_the_one_it_comes_from(toy: Path, tmp_path: Path) -> None:
+    path = run_training(duplex_run(toy, tmp_path, "optim.total_steps=1"))
+    before = load_duplex(str(path))
+    layers = before.config.backbone.num_layers
+    run = duplex_run(toy, tmp_path / "deeper", f"model.backbone.num_layers={layers + 1}")
+    module = build_duplex(run)[1]
+    start_from(module, str(path))
+    deeper = module.model.eval()
+    grid = torch.randint(10, (2, deeper.layout.num_rows, 7))
+    assert len(deeper.backbone.layers) == layers + 1
+    torch.testing.assert_close(deeper(grid), before(grid), rtol=0, atol=1e-5)
+    adds = deeper.backbone.layers[layers].mlp
+    assert adds.gate_up.weight.any() and not adds.down.weight.any(), "it can learn to add something"

@@ -1,0 +1,84 @@
+"""Rows that are read instead of heard: what a caller means is learned from words alone, without the sound of them.
+
+A few thousand recordings are soon known by heart, and with them which reply each gets. In a row that is read the model
+hears nothing, and its inner layers are given the caller's tokens in place of those they would hear. So the layers above
+have nothing but words to go by; some of these are left out or wrong, as in a transcript, and where the agent reads
+digits back they are exchanged for others on both sides, so that digits have to be copied and cannot be remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s2s.streams import Stream
+from s2s.text import Tokenizer
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LATEST = 3  # steps that words may be read later than they stand in the track, as they are when they are heard
+LEFT_OUT, WRONG = 0.08, 0.03  # shares of tokens
+EXCHANGED = 0.7  # share of the rows with digits read back
+
+
+@dataclass
+class ReadRows:
+    """rows [B] bool are read; of those in `exchanged` [B] bool the sound no longer says what the text does.
+
+    The texts [B, S] of both sides are those to learn from.
+    """
+
+    rows: Tensor
+    exchanged: Tensor
+    user_text: Tensor
+    agent_text: Tensor
+
+
+class Reading:
+    """Draws rows to read."""
+
+    def __init__(self, tokenizer: Tokenizer, stream: Stream, share: float):
+        """Args: stream: of the caller's text. share: of rows that are read."""
+        self.stream, self.share = stream, share
+        forms = [[tokenizer.encode(before + digit) for digit in DIGITS] for before in ("", " ")]
+        # Only where each digit is one token can any be exchanged for any other.
+        self.tokens = torch.tensor([[ids[0] for ids in form] for form in forms if all(len(ids) == 1 for ids in form)])
+        self.digit_of = torch.full((stream.table_size,), -1)
+        for form in self.tokens:
+            self.digit_of[form] = torch.arange(len(DIGITS))
+
+    def draw(self, user_text: Tensor, agent_text: Tensor) -> ReadRows:
+        """Which rows of a batch are read, and their texts [B, S]; ids from the vocabulary's size on say nothing."""
+        rows = torch.rand(len(user_text), device=user_text.device) < self.share
+        read = ReadRows(rows, torch.zeros_like(rows), user_text.clone(), agent_text.clone())
+        for row in (rows & (torch.rand(len(rows), device=rows.device) < EXCHANGED)).nonzero()[:, 0].tolist():
+            self._exchange(read, row)
+        return read
+
+    def given(self, text: Tensor, read: ReadRows) -> Tensor:
+        """What the inner layers are given at each step [B, S], of a text in its columns [B, S]; -1 in other rows."""
+        pad, size = self.stream.pad_id, text.shape[1]
+        late = torch.randint(LATEST + 1, (len(text), 1), device=text.device)
+        at = torch.arange(size, device=text.device) - late
+        words = torch.where(at < 0, pad, text.gather(1, at.clamp(min=0)))
+        dice = torch.rand(words.shape, device=text.device)
+        said = (words < self.stream.vocab_size) & ~read.exchanged[:, None]  # digits to copy are there to be read
+        words = torch.where(said & (dice < WRONG), torch.randint_like(words, self.stream.vocab_size), words)
+        words = torch.where(said & (dice > 1 - LEFT_OUT), pad, words)
+        return torch.where(read.rows[:, None], torch.where(words < self.stream.vocab_size, words, pad), -1)
+
+    def _exchange(self, read: ReadRows, row: int) -> None:
+        """Other digits for those of a row, the same on both sides, if the agent says the caller's and no others."""
+        self.digit_of, self.tokens = self.digit_of.to(read.rows.device), self.tokens.to(read.rows.device)
+        texts = read.user_text[row], read.agent_text[row]
+        user, agent = (self.digit_of[text.clamp(max=len(self.digit_of) - 1)] for text in texts)
+        if int((user >= 0).sum()) < 3 or user[user >= 0].tolist() != agent[agent >= 0].tolist():
+            return
+        others = torch.randperm(len(DIGITS), device=user.device)
+        for text, digits in zip(texts, (user, agent), strict=True):
+            for form in self.tokens:
+                # In place: both are views of the rows to learn from.
+                is_form = (digits >= 0) & (form[digits.clamp(min=0)] == text)
+                text[is_form] = form[others[digits[is_form]]]
+        read.exchanged[row] = True
