@@ -101,7 +101,10 @@ class DuplexModel(nn.Module):
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
         if config.wording_layer:
-            self.wording = Spelling(width, config.layout.stream(USER_TEXT).table_size)
+            text = config.layout.stream(USER_TEXT)
+            self.wording = Spelling(width, text.table_size)
+            # What an inner layer hears is at once legible to the head that writes it down, and to all layers between.
+            self.wording.read_as(self._text_head(USER_TEXT).weight, text.pad_id)
         audio = [s for s in config.layout.side("speak") if s.num_rows > 1]
         if len(audio) > 1:
             raise ValueError(f"at most one audio stream can be spoken, got {[s.name for s in audio]}")
@@ -115,6 +118,11 @@ class DuplexModel(nn.Module):
     def text_streams(self) -> tuple[Stream, ...]:
         """The spoken streams of one row, in layout order."""
         return tuple(s for s in self.layout.side("speak") if s.name in self.text_heads)
+
+    def _text_head(self, name: str) -> nn.Linear:
+        head = self.text_heads[name]
+        assert isinstance(head, nn.Linear)
+        return head
 
     def init_state(self, rows: int) -> TransformerState:
         return self.backbone.init_state(rows)

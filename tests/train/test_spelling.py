@@ -1,10 +1,14 @@
 """Spelling: the loss counts letters of what was said, a head can learn them, and the layers above read them."""
 
+from dataclasses import replace
+
 import torch
 
+from s2s.models.duplex import DuplexModel
 from s2s.models.spelling import LETTERS, Spelling, spell, spelling_pieces
 from s2s.text import BpeTokenizer, ByteTokenizer
 from s2s.train.spelling import SpellingLoss, untimed_loss
+from tests.tiny import tiny_layout, tiny_model
 
 
 def ids_of(text, steps):
@@ -93,3 +97,25 @@ def test_a_loss_in_pieces_counts_them_token_by_token():
         right[0, 2 * step, each] = 20.0
     assert loss(right, ids, lengths) < 0.1
     assert loss(right.flip(1), ids, lengths) > 1
+
+
+def test_what_is_heard_is_added_as_loud_as_half_of_what_it_is_added_to():
+    head, pad = Spelling(16, 12), 11
+    head.read_as(torch.randn(12, 16), pad)
+    hidden = torch.randn(2, 5, 16) * torch.tensor([1.0, 100.0])[:, None, None]
+    given = torch.tensor([[3, pad, 4, 5, 6]] * 2)
+    added = head(hidden, given) - hidden
+    assert not added[:, 1].any(), "a blank adds nothing"
+    torch.testing.assert_close(added.norm(dim=-1)[:, 2:], 0.5 * hidden.norm(dim=-1)[:, 2:])
+    assert torch.equal(head(hidden, torch.full((2, 5), -1)), head(hidden)), "nothing is given in negative rows"
+
+
+def test_the_text_head_can_read_at_once_what_an_inner_layer_is_given():
+    config = replace(tiny_model(tiny_layout()).config, wording_layer=2)
+    model = DuplexModel(config).eval()
+    stream = config.layout.stream("user_text")
+    grid = torch.full((1, config.layout.num_rows, 4), 1)
+    given = torch.tensor([[2, 5, 7, stream.pad_id]])
+    with torch.no_grad():
+        logits = model.text_logits(model(grid, read=given))["user_text"] - model.text_logits(model(grid))["user_text"]
+    assert logits[0, :3].argmax(dim=-1).tolist() == [2, 5, 7]
