@@ -116,45 +116,43 @@ class DuplexModule(pl.LightningModule):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every part of the loss, already weighted."""
-        c, layout = self.config, self.model.layout
+        c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
-        heard_text, active, given = tracks.get(USER_TEXT), batch["agent_active"], None
-        read = None
-        if self.training and self.reading is not None and heard_text is not None:
+        read: ReadRows | None = None
+        if self.training and self.reading is not None:
             read = self.reading.draw(tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0])
             tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}
-            heard_text = heard_text.masked_fill(read.rows[:, None, None], layout.stream(USER_TEXT).pad_id)
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)
-        valid = steps < batch["lengths"][:, None] - 1  # the last column predicts a frame beyond the end
+        valid = steps < lengths[:, None] - 1  # the last column predicts a frame beyond the end
         inputs = model_inputs(layout, grid, batch.get("waits"))
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
-        sounds = valid
-        if read is not None and self.reading is not None:
+        given, sounds = None, valid
+        if self.reading is not None and read is not None:
             given = self.reading.given(grid[:, layout.rows(USER_TEXT).start], read)
             inputs = self._without_sound(inputs, read)
             sounds = valid & ~read.exchanged[:, None]
-        parts = {}
         with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs, read=given)
-        if self.spelling is not None:
-            heard = self.spelling(pieces[0], heard_text[:, 0], batch["lengths"])
-            parts["spelling"] = c.spelling_weight * heard
-        if self.model.wording is not None:
-            parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, heard_text, batch["lengths"])
+        parts = {}
+        if pieces or tokens:
+            heard = tracks[USER_TEXT]
+            if read is not None:
+                heard = heard.masked_fill(read.rows[:, None, None], layout.stream(USER_TEXT).pad_id)
+            if self.spelling is not None:
+                parts["spelling"] = c.spelling_weight * self.spelling(pieces[0], heard[:, 0], lengths)
+            if tokens:
+                parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, heard, lengths)
         for name, logits in self.model.text_logits(hidden).items():
             if name in c.model.untimed:
-                parts[name] = getattr(c, f"{name}_weight", 1.0) * self._untimed(
-                    logits, name, tracks[name], batch["lengths"]
-                )
-                continue
-            target = grid[:, layout.rows(name).start]
-            weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
-            weight = weight * mask[:, layout.rows(name).start]
-            loss, _ = weighted_cross_entropy(logits, target, weight)
+                loss = self._untimed(logits, name, tracks[name], lengths)
+            else:
+                target = grid[:, layout.rows(name).start]
+                weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
+                loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
-        parts |= self._audio_losses(hidden, grid, mask, sounds, active)
+        parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
         return parts
 
     def _untimed(self, logits: Tensor, name: str, track: Tensor, lengths: Tensor) -> Tensor:
