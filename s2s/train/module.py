@@ -79,9 +79,9 @@ class DuplexModule(pl.LightningModule):
         if tokenizer is not None and self.model.spelling is not None:
             self.spelling = SpellingLoss(tokenizer, config.model.spelling_pieces)
         self.reading: Reading | None = None
-        if config.read_share:
-            if tokenizer is None or not config.model.wording_layer:
-                raise ValueError("read_share needs model.wording_layer and a tokenizer beside the data")
+        if config.read_share and tokenizer is not None:
+            if not config.model.wording_layer:
+                raise ValueError("read_share needs model.wording_layer, behind which tokens can be read")
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
         self.skipped_steps = 0
         self.step_taken = True
