@@ -101,10 +101,8 @@ class DuplexModel(nn.Module):
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
         if config.wording_layer:
-            text = config.layout.stream(USER_TEXT)
-            self.wording = Spelling(width, text.table_size)
-            # What an inner layer hears is at once legible to the head that writes it down, and to all layers between.
-            self.wording.read_as(self._text_head(USER_TEXT).weight, text.pad_id)
+            self.wording = Spelling(width, config.layout.stream(USER_TEXT).table_size)
+            self.read_wording()
         audio = [s for s in config.layout.side("speak") if s.num_rows > 1]
         if len(audio) > 1:
             raise ValueError(f"at most one audio stream can be spoken, got {[s.name for s in audio]}")
@@ -119,10 +117,11 @@ class DuplexModel(nn.Module):
         """The spoken streams of one row, in layout order."""
         return tuple(s for s in self.layout.side("speak") if s.name in self.text_heads)
 
-    def _text_head(self, name: str) -> nn.Linear:
-        head = self.text_heads[name]
-        assert isinstance(head, nn.Linear)
-        return head
+    def read_wording(self) -> None:
+        """Make what the inner layer hears legible to the head that writes it down, and to all layers between."""
+        head = self.text_heads[USER_TEXT]
+        assert isinstance(head, nn.Linear) and self.wording is not None
+        self.wording.read_as(head.weight, self.layout.stream(USER_TEXT).pad_id)
 
     def init_state(self, rows: int) -> TransformerState:
         return self.backbone.init_state(rows)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from s2s.data.desk import DIGIT_WORDS
 from s2s.streams import Stream
 from s2s.text import Tokenizer
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LATEST = 3  # steps that words may be read later than they stand in the track, as they are when they are heard
 LEFT_OUT, WRONG = 0.08, 0.03  # shares of tokens
 EXCHANGED = 0.7  # share of the rows with digits read back
@@ -41,12 +41,12 @@ class Reading:
     def __init__(self, tokenizer: Tokenizer, stream: Stream, share: float):
         """Args: stream: of the caller's text. share: of rows that are read."""
         self.stream, self.share = stream, share
-        forms = [[tokenizer.encode(before + digit) for digit in DIGITS] for before in ("", " ")]
+        forms = [[tokenizer.encode(before + digit) for digit in DIGIT_WORDS] for before in ("", " ")]
         # Only where each digit is one token can any be exchanged for any other.
         self.tokens = torch.tensor([[ids[0] for ids in form] for form in forms if all(len(ids) == 1 for ids in form)])
         self.digit_of = torch.full((stream.table_size,), -1)
         for form in self.tokens:
-            self.digit_of[form] = torch.arange(len(DIGITS))
+            self.digit_of[form] = torch.arange(len(DIGIT_WORDS))
 
     def draw(self, user_text: Tensor, agent_text: Tensor) -> ReadRows:
         """Which rows of a batch are read, and their texts [B, S]; ids from the vocabulary's size on say nothing."""
@@ -75,7 +75,7 @@ class Reading:
         user, agent = (self.digit_of[text.clamp(max=len(self.digit_of) - 1)] for text in texts)
         if int((user >= 0).sum()) < 3 or user[user >= 0].tolist() != agent[agent >= 0].tolist():
             return
-        others = torch.randperm(len(DIGITS), device=user.device)
+        others = torch.randperm(len(DIGIT_WORDS), device=user.device)
         for text, digits in zip(texts, (user, agent), strict=True):
             for form in self.tokens:
                 # In place: both are views of the rows to learn from.

@@ -89,10 +89,8 @@ def build_duplex(config: DuplexRun) -> tuple[ResumableDataModule, DuplexModule, 
         info.num_codebooks, info.codebook_size, info.text_vocab_size, config.streams.acoustic_delay
     )
     tokenizer = _find_tokenizer(config.data.shards)
-    module, frame_s = (
-        DuplexModule(config.train_config(layout, tokenizer), tokenizer),
-        info.frame_size / info.sample_rate,
-    )
+    module = DuplexModule(config.train_config(layout, tokenizer), tokenizer)
+    frame_s = info.frame_size / info.sample_rate
     if not config.codec_from:
         return data, module, None, frame_s
     codec = load_codec(config.codec_from)
@@ -193,6 +191,7 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     else:
         weights = part_of(read_checkpoint(path)["state_dict"], "model.")
     own = module.model.state_dict()
+    new_wording = "wording.back.weight" in own and "wording.back.weight" not in weights
     for part in ("depth.", "spelling.", "wording."):
         names = [name for name in own if name.startswith(part)]
         if any(name not in weights or weights[name].shape != own[name].shape for name in names):
@@ -204,6 +203,8 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
             adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
             weights[name] = torch.zeros_like(own[name]) if adds else own[name]
     load_weights(module.model, weights, path)
+    if new_wording:
+        module.model.read_wording()
 
 
 def about(config: RunConfig) -> dict[str, Any]:

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2s.data.desk import DIGIT_WORDS
 from s2s.models.duplex import DuplexModel
 from s2s.streams import Stream, dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
 from s2s.train.module import DuplexModule, DuplexTrainConfig
-from s2s.train.reading import DIGITS, Reading
+from s2s.train.reading import Reading
 from tests.tiny import tiny_model
 
-TOKENIZER = BpeTokenizer.train([" " + " ".join(DIGITS), " ".join(reversed(DIGITS)), *DIGITS] * 20, 360)
+TOKENIZER = BpeTokenizer.train([" " + " ".join(DIGIT_WORDS), " ".join(reversed(DIGIT_WORDS)), *DIGIT_WORDS] * 20, 360)
 VOCAB = TOKENIZER.vocab_size
 LAYOUT = dialogue_layout(2, 16, VOCAB)
 STREAM: Stream = LAYOUT.stream("user_text")
@@ -44,7 +45,7 @@ def test_digits_read_back_are_exchanged_on_both_sides_alike() -> None:
         read = reading.draw(track(user), track(agent))
         said = [text_of(text[0]).split()[-4:] for text in (read.user_text, read.agent_text)]
         assert said[0] == said[1] and said[0][0] == said[0][2] != said[0][1], "which digits are the same stays"
-        assert set(said[0]) <= set(DIGITS)
+        assert set(said[0]) <= set(DIGIT_WORDS)
         assert text_of(read.user_text[0]).startswith(" it is") and text_of(read.agent_text[0]).startswith(" I have")
         assert bool(read.exchanged[0]) or said[0] == user.split()[-4:]
         numbers.add(" ".join(said[0]))

@@ -94,3 +94,14 @@ def test_a_deeper_model_begins_as_the_one_it_comes_from(toy: Path, tmp_path: Pat
     torch.testing.assert_close(deeper(grid), before(grid), rtol=0, atol=1e-5)
     adds = deeper.backbone.layers[layers].mlp
     assert adds.gate_up.weight.any() and not adds.down.weight.any(), "it can learn to add something"
+
+
+def test_an_inner_layer_that_is_new_is_legible_to_the_head_that_was_there(toy: Path, tmp_path: Path) -> None:
+    path = run_training(duplex_run(toy, tmp_path, "optim.total_steps=1"))
+    module = build_duplex(duplex_run(toy, tmp_path / "more", "model.wording_layer=1"))[1]
+    start_from(module, str(path))
+    head, wording = module.model.text_heads["user_text"], module.model.wording
+    assert torch.equal(head.weight, load_duplex(str(path)).text_heads["user_text"].weight)
+    alike = torch.cosine_similarity(wording.back.weight.T, head.weight)
+    pad = module.model.layout.stream("user_text").pad_id
+    torch.testing.assert_close(alike[:pad], torch.ones(pad))
