@@ -98,7 +98,7 @@ def test_a_deeper_model_begins_as_the_one_it_comes_from(toy: Path, tmp_path: Pat
 
 def test_an_inner_layer_that_is_new_is_legible_to_the_head_that_was_there(toy: Path, tmp_path: Path) -> None:
     path = run_training(duplex_run(toy, tmp_path, "optim.total_steps=1"))
-    module = build_duplex(duplex_run(toy, tmp_path / "more", "model.wording_layer=1"))[1]
+    module = build_duplex(duplex_run(toy, tmp_path / "more", "model.wording_layer=2"))[1]
     start_from(module, str(path))
     head, wording = module.model.text_heads["user_text"], module.model.wording
     assert torch.equal(head.weight, load_duplex(str(path)).text_heads["user_text"].weight)
