@@ -7,6 +7,7 @@
     python prepare.py --stage drill --out data                                         # words in no order
     python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these and other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
+    python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
@@ -56,6 +57,7 @@ from s2s.data.turns import SingleTurns
 from s2s.data.wishes import WEIGHTS
 from s2s.data.wordings import load_wordings
 from s2s.data.wordtimes import place_words, voiced_frames
+from s2s.data.written import Line, WrittenCalls
 from s2s.evaluation.audibility import Span
 from s2s.evaluation.dialogue_statistics import DialogueStatistics, dialogue_statistics, per_minute
 from s2s.text import BpeTokenizer
@@ -205,7 +207,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stages = ["callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "heldout"]
+    stages = ["callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "written", "heldout"]
     parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
@@ -263,7 +265,7 @@ def main() -> None:
         )
         if args.stage == "turns":
             config = replace(config, call=ONE_TURN, weights=WEIGHTS | NUMBERS_OFTEN)
-        if args.stage in ("encode", "turns", "listen"):
+        if args.stage in ("encode", "turns", "listen", "written"):
             encode_calls(config, find_tokenizer(args.out / "tokenizer.json", desk, phrases, args.vocab), args)
         else:
             write_samples(config, args.out / "dialogues", args)
@@ -291,7 +293,7 @@ def make_tokenizer(desk: Desk, phrases: dict[str, list[Any]], size: int) -> BpeT
 
 
 def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.Namespace) -> None:
-    """Codes and aligned words of the composed calls (or their first turns, or speech that is only listened to).
+    """Codes and aligned words of composed calls, or their first turns, or speech that is only listened to or read.
 
     Run one process per core with --worker and --workers.
     """
@@ -312,10 +314,23 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
         return DeskSource(config)
     if args.stage == "turns":
         return SingleTurns(DeskSource(config), FRAME)
+    if args.stage == "written":
+        return written_calls(config, args.drawn)
     cache = Path(config.cache)
     clips = load_clips(expand([str(args.out / "drill.parquet"), *args.speech]), cache, RATE)
     noises = [int16_to_float(np.asarray(noise.pcm)) for noise in load_clips(expand(config.noise), cache, RATE)]
     return ListeningSource(clips, RATE, config.augment, noises, config.seed)
+
+
+def written_calls(config: ComposeConfig, drawn: int) -> WrittenCalls:
+    """Calls of the given sentences and of newly drawn ones, `drawn` of each intent, with numbers of their own."""
+    rng = random.Random(f"written {config.seed}")
+    phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
+    said = caller_lines(phrases, rng) + drawn_lines(load_wordings(HERE / "wordings.yaml"), drawn, rng)
+    lines = [Line(" ".join(line["texts"]), line["intent"], line["digits"]) for line in said]
+    replies = load_clips(expand([config.agent]), Path(config.cache), RATE)
+    desk, weights = load_desk(config.desk), WEIGHTS | NUMBERS_OFTEN
+    return WrittenCalls(desk, replies, lines, weights, config.num_dialogues, config.split, config.seed)
 
 
 def write_samples(config: ComposeConfig, folder: Path, args: argparse.Namespace) -> None:

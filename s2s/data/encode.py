@@ -109,7 +109,11 @@ class Encoder:
         for row, dialogue in enumerate(dialogues):
             wav[2 * row, 0, : dialogue.num_samples] = dialogue.user
             wav[2 * row + 1, 0, : dialogue.num_samples] = dialogue.agent
-        codes = self._codes(torch.from_numpy(wav))
+        # The id behind those of the codes, which a stream has for a step without one, is what written dialogues hold.
+        codes = np.full((len(wav), self.codec.spec.num_codebooks, max(frames)), self.codec.spec.codebook_size + 1)
+        sounds = np.repeat([not dialogue.written for dialogue in dialogues], 2)
+        if sounds.any():
+            codes[sounds] = self._codes(torch.from_numpy(wav[sounds]))
         return [
             self._row(dialogue, source, codes[2 * row : 2 * row + 2, :, :count], wav[2 * row + 1, 0, : count * size])
             for row, (dialogue, count) in enumerate(zip(dialogues, frames, strict=True))

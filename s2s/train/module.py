@@ -79,9 +79,9 @@ class DuplexModule(pl.LightningModule):
         if tokenizer is not None and self.model.spelling is not None:
             self.spelling = SpellingLoss(tokenizer, config.model.spelling_pieces)
         self.reading: Reading | None = None
-        if config.read_share and tokenizer is not None:
-            if not config.model.wording_layer:
-                raise ValueError("read_share needs model.wording_layer, behind which tokens can be read")
+        if config.read_share and not config.model.wording_layer:
+            raise ValueError("read_share needs model.wording_layer, behind which tokens can be read")
+        if config.model.wording_layer and tokenizer is not None:
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
         self.skipped_steps = 0
         self.step_taken = True
@@ -119,8 +119,11 @@ class DuplexModule(pl.LightningModule):
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
         read: ReadRows | None = None
-        if self.training and self.reading is not None:
-            read = self.reading.draw(tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0])
+        if self.reading is not None:
+            heard_stream = layout.side("hear")[0]
+            written = tracks[heard_stream.name][:, 0, 0] == heard_stream.pad_id
+            texts = tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0]
+            read = self.reading.draw(*texts, written, self.training)
             tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)
@@ -132,7 +135,7 @@ class DuplexModule(pl.LightningModule):
         if self.reading is not None and read is not None:
             given = self.reading.given(grid[:, layout.rows(USER_TEXT).start], read)
             inputs = self._without_sound(inputs, read)
-            sounds = valid & ~read.exchanged[:, None]
+            sounds = valid & ~read.unspoken[:, None]
         with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs, read=given)
         parts = {}
@@ -162,8 +165,8 @@ class DuplexModule(pl.LightningModule):
         return untimed_loss(logits, rows, lengths, blank=stream.pad_id)
 
     def _without_sound(self, inputs: Tensor, read: ReadRows) -> Tensor:
-        """Nothing of the caller's sound where the model reads, nor of the agent's where it said something else."""
-        inputs, silent = inputs.clone(), {"hear": read.rows, "speak": read.exchanged}
+        """Nothing of the caller's sound where the model reads, nor of the agent's where none says its words."""
+        inputs, silent = inputs.clone(), {"hear": read.rows, "speak": read.unspoken}
         for stream in self.model.layout.streams:
             if stream.num_rows > 1:
                 rows = self.model.layout.rows(stream.name)

@@ -4,6 +4,7 @@ A few thousand recordings are soon known by heart, and with them which reply eac
 hears nothing, and its inner layers are given the caller's tokens in place of those they would hear. So the layers above
 have nothing but words to go by; some of these are left out or wrong, as in a transcript, and where the agent reads
 digits back they are exchanged for others on both sides, so that digits have to be copied and cannot be remembered.
+Calls that are only written (`s2s.data.written`) are always read.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ EXCHANGED = 0.7  # share of the rows with digits read back
 
 @dataclass
 class ReadRows:
-    """rows [B] bool are read; of those in `exchanged` [B] bool the sound no longer says what the text does.
+    """rows [B] bool are read; those in `unspoken` [B] bool have no sound of the agent that says what their text does.
 
     The texts [B, S] of both sides are those to learn from.
     """
 
     rows: Tensor
-    exchanged: Tensor
+    unspoken: Tensor
     user_text: Tensor
     agent_text: Tensor
 
@@ -48,11 +49,16 @@ class Reading:
         for form in self.tokens:
             self.digit_of[form] = torch.arange(len(DIGIT_WORDS))
 
-    def draw(self, user_text: Tensor, agent_text: Tensor) -> ReadRows:
-        """Which rows of a batch are read, and their texts [B, S]; ids from the vocabulary's size on say nothing."""
-        rows = torch.rand(len(user_text), device=user_text.device) < self.share
-        read = ReadRows(rows, torch.zeros_like(rows), user_text.clone(), agent_text.clone())
-        for row in (rows & (torch.rand(len(rows), device=rows.device) < EXCHANGED)).nonzero()[:, 0].tolist():
+    def draw(self, user_text: Tensor, agent_text: Tensor, written: Tensor, training: bool = True) -> ReadRows:
+        """Which rows of a batch are read, and their texts [B, S]; ids from the vocabulary's size on say nothing.
+
+        Args: written [B] bool: rows without any sound. training: whether others are read too, and digits exchanged.
+        """
+        self.digit_of, self.tokens = self.digit_of.to(user_text.device), self.tokens.to(user_text.device)
+        share, changed = (self.share, EXCHANGED) if training else (0.0, 0.0)
+        drawn = (torch.rand(len(user_text), device=user_text.device) < share) & ~written
+        read = ReadRows(drawn | written, written.clone(), user_text.clone(), agent_text.clone())
+        for row in (drawn & (torch.rand(len(drawn), device=drawn.device) < changed)).nonzero()[:, 0].tolist():
             self._exchange(read, row)
         return read
 
@@ -63,14 +69,14 @@ class Reading:
         at = torch.arange(size, device=text.device) - late
         words = torch.where(at < 0, pad, text.gather(1, at.clamp(min=0)))
         dice = torch.rand(words.shape, device=text.device)
-        said = (words < self.stream.vocab_size) & ~read.exchanged[:, None]  # digits to copy are there to be read
+        to_copy = read.unspoken[:, None] & (self.digit_of[words] >= 0)  # these have to be there to be read
+        said = (words < self.stream.vocab_size) & ~to_copy
         words = torch.where(said & (dice < WRONG), torch.randint_like(words, self.stream.vocab_size), words)
         words = torch.where(said & (dice > 1 - LEFT_OUT), pad, words)
         return torch.where(read.rows[:, None], torch.where(words < self.stream.vocab_size, words, pad), -1)
 
     def _exchange(self, read: ReadRows, row: int) -> None:
         """Other digits for those of a row, the same on both sides, if the agent says the caller's and no others."""
-        self.digit_of, self.tokens = self.digit_of.to(read.rows.device), self.tokens.to(read.rows.device)
         texts = read.user_text[row], read.agent_text[row]
         user, agent = (self.digit_of[text.clamp(max=len(self.digit_of) - 1)] for text in texts)
         if int((user >= 0).sum()) < 3 or user[user >= 0].tolist() != agent[agent >= 0].tolist():
@@ -81,4 +87,4 @@ class Reading:
                 # In place: both are views of the rows to learn from.
                 is_form = (digits >= 0) & (form[digits.clamp(min=0)] == text)
                 text[is_form] = form[others[digits[is_form]]]
-        read.exchanged[row] = True
+        read.unspoken[row] = True

@@ -26,7 +26,8 @@ from s2s.config import to_dict
 from s2s.data.audio_crops import AudioCropDataModule
 from s2s.data.datamodule import DialogueDataModule
 from s2s.data.resume import ResumableDataModule
-from s2s.data.shards import ShardInfo, shard_files
+from s2s.data.shards import ShardInfo, read_shard, shard_files
+from s2s.data.written import WRITTEN
 from s2s.streams import dialogue_layout
 from s2s.text import Tokenizer, load_tokenizer
 from s2s.train.callbacks import DataWait, Ema, SeedEachBatch, Speed
@@ -90,6 +91,8 @@ def build_duplex(config: DuplexRun) -> tuple[ResumableDataModule, DuplexModule, 
     )
     tokenizer = _find_tokenizer(config.data.shards)
     module = DuplexModule(config.train_config(layout, tokenizer), tokenizer)
+    if module.reading is None and (path := find_written(config.data.shards)):
+        raise ValueError(f"{path} holds calls without sound, which only a model with model.wording_layer can read")
     frame_s = info.frame_size / info.sample_rate
     if not config.codec_from:
         return data, module, None, frame_s
@@ -221,6 +224,11 @@ def _start_from_codec(module: DuplexModule, codec: SpectralCodec, info: ShardInf
     if width != dim:
         raise ValueError(f"model.code_width is {width}, it must be what the codebooks of {path} have: {dim}")
     module.model.start_from_codebooks(codec.quantizer.codebooks)
+
+
+def find_written(shards: tuple[str, ...]) -> Path | None:
+    """The first of these shards that holds calls without sound."""
+    return next((p for p in shard_files(shards) if read_shard(p).info.recipe.get("source") == WRITTEN), None)
 
 
 def _find_tokenizer(shards: tuple[str, ...]) -> Tokenizer | None:

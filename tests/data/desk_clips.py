@@ -31,6 +31,7 @@ def write_tables(folder: Path) -> ComposeConfig:
     desk = load_desk(DESK)
     fixed = [(key, "", text) for key, text in desk.fixed_replies().items()]
     numbers = [("give_number", digits, desk.read_back("give_number", digits)) for digits in NUMBERS]
+    numbers.append(("give_zip", "90210", desk.read_back("give_zip", "90210")))
     agent = []
     for seed, (key, digits, text) in enumerate(fixed + numbers):
         seconds = 0.25 * len(text.split())

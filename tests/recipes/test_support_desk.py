@@ -5,6 +5,7 @@ import json
 import random
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ import pytest
 from s2s.data.desk import DIGIT_WORDS, load_desk, speak_digits
 from s2s.data.schema import Dialogue, Word
 from s2s.data.wordings import load_wordings
+from tests.data.desk_clips import write_tables
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "support_desk"
 PHRASES = json.loads((FOLDER / "callers_train.json").read_text("utf-8"))
@@ -53,6 +55,16 @@ def test_dictated_digits_mean_the_digits(callers: ModuleType) -> None:
     assert any("double" in text for text in said)
     assert any("," in text for text in said)
     assert any("oh" in text for text in said)
+
+
+def test_written_calls_say_what_was_given_and_what_was_drawn(prepare: ModuleType, tmp_path: Path) -> None:
+    config = replace(write_tables(tmp_path), num_dialogues=40, seed=3)
+    calls = prepare.written_calls(config, 3)
+    turns = [turn for index in range(len(calls)) for turn in calls[index].meta["turns"]]
+    given = {text for items in PHRASES.values() for text in items if isinstance(text, str)}
+    assert {turn["text"] in given for turn in turns if not turn["digits"]} == {True, False}
+    assert len({turn["digits"] for turn in turns}) > 10 and len({turn["intent"] for turn in turns}) > 20
+    assert prepare.written_calls(replace(config, seed=4), 3)[0].meta["turns"] != calls[0].meta["turns"]
 
 
 def test_a_pass_says_every_phrase_and_fills_every_slot(callers: ModuleType) -> None:

@@ -13,7 +13,7 @@ from s2s.models.duplex import DuplexModel
 from s2s.streams import Stream, dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
 from s2s.train.module import DuplexModule, DuplexTrainConfig
-from s2s.train.reading import Reading
+from s2s.train.reading import Reading, ReadRows
 from tests.tiny import tiny_model
 
 TOKENIZER = BpeTokenizer.train([" " + " ".join(DIGIT_WORDS), " ".join(reversed(DIGIT_WORDS)), *DIGIT_WORDS] * 20, 360)
@@ -35,6 +35,10 @@ def text_of(ids: Tensor) -> str:
     return TOKENIZER.decode([i for i in ids.tolist() if 0 <= i < VOCAB])
 
 
+def draw(reading: Reading, user: Tensor, agent: Tensor) -> ReadRows:
+    return reading.draw(user, agent, torch.zeros(len(user), dtype=torch.bool))
+
+
 def test_digits_read_back_are_exchanged_on_both_sides_alike() -> None:
     torch.manual_seed(0)
     reading = Reading(TOKENIZER, STREAM, share=1.0)
@@ -42,12 +46,12 @@ def test_digits_read_back_are_exchanged_on_both_sides_alike() -> None:
     user, agent = " it is four two four nine", " I have four two four nine"
     numbers = set()
     for _ in range(40):
-        read = reading.draw(track(user), track(agent))
+        read = draw(reading, track(user), track(agent))
         said = [text_of(text[0]).split()[-4:] for text in (read.user_text, read.agent_text)]
         assert said[0] == said[1] and said[0][0] == said[0][2] != said[0][1], "which digits are the same stays"
         assert set(said[0]) <= set(DIGIT_WORDS)
         assert text_of(read.user_text[0]).startswith(" it is") and text_of(read.agent_text[0]).startswith(" I have")
-        assert bool(read.exchanged[0]) or said[0] == user.split()[-4:]
+        assert bool(read.unspoken[0]) or said[0] == user.split()[-4:]
         numbers.add(" ".join(said[0]))
     assert len(numbers) > 15
 
@@ -56,30 +60,46 @@ def test_digits_read_back_are_exchanged_on_both_sides_alike() -> None:
 def test_other_digits_are_left_alone(agent: str) -> None:
     reading = Reading(TOKENIZER, STREAM, share=1.0)
     for _ in range(20):
-        read = reading.draw(track(" four two four nine"), track(agent))
-        assert not read.exchanged.any()
+        read = draw(reading, track(" four two four nine"), track(agent))
+        assert not read.unspoken.any()
         assert torch.equal(read.agent_text, track(agent)) and torch.equal(read.user_text, track(" four two four nine"))
 
 
 def test_a_tokenizer_of_bytes_exchanges_nothing() -> None:
     reading = Reading(ByteTokenizer(), dialogue_layout(2, 16, 256).stream("user_text"), share=1.0)
-    assert not reading.draw(track(" one two three"), track(" one two three")).exchanged.any()
+    assert not draw(reading, track(" one two three"), track(" one two three")).unspoken.any()
 
 
 def test_what_is_given_is_the_words_a_little_later_with_some_left_out() -> None:
     torch.manual_seed(1)
     reading = Reading(TOKENIZER, STREAM, share=0.5)
     words = track(*[" one two three four five six seven"] * 400)
-    read = reading.draw(words, words)
+    read = draw(reading, words, words)
     assert 0.4 < read.rows.float().mean() < 0.6
     given = reading.given(read.user_text, read)
     assert ((given == -1) == ~read.rows[:, None]).all()
-    certain = read.exchanged
+    certain = read.unspoken
     late = {int((row < VOCAB).nonzero()[0]) - 2 for row in given[certain]}
     assert late == {0, 1, 2, 3}
     assert all(text_of(row) == text_of(words_) for row, words_ in zip(given[certain], read.user_text[certain]))
     rest = [text_of(row) for row in given[read.rows & ~certain]]
     assert 0.2 < sum(text == text_of(words[0]) for text in rest) / len(rest) < 0.8
+
+
+def test_written_rows_are_always_read_and_nothing_of_them_is_exchanged() -> None:
+    torch.manual_seed(2)
+    reading = Reading(TOKENIZER, STREAM, share=0.5)
+    words = track(*[" a b c one two three four"] * 200)
+    written = torch.arange(200) % 2 == 0
+    read = reading.draw(words, words, written)
+    assert read.rows[written].all() and read.unspoken[written].all()
+    assert torch.equal(read.user_text[written], words[written])
+    assert 0.3 < read.rows[~written].float().mean() < 0.7
+    given = [text_of(row) for row in reading.given(words, read)[written]]
+    assert all(text.endswith(" one two three four") for text in given), "what has to be copied is there"
+    assert len({text.removesuffix(" one two three four") for text in given}) > 5
+    certain = reading.draw(words, words, written, training=False)
+    assert torch.equal(certain.rows, written) and torch.equal(certain.user_text, words)
 
 
 def test_where_the_model_reads_the_sound_of_the_caller_changes_nothing() -> None:
@@ -112,6 +132,19 @@ def test_rows_that_are_read_teach_nothing_about_sounds() -> None:
     assert heard["wording"] > 1 and read["user_text"] > 0 and read["agent_text"] > 0
     assert all(torch.equal(read[name], value) for name, value in losses(1.0, other).items())
     assert not torch.equal(losses(0.0, other)["wording"], heard["wording"])
+
+
+def test_written_rows_count_wherever_a_model_can_read() -> None:
+    words = track(*[" one two three"] * 4)
+    active = torch.ones(4, 60, dtype=torch.bool)
+    batch = {"user": torch.full((4, 2, 60), 17), "agent": torch.full((4, 2, 60), 17), "user_text": words[:, None],
+             "agent_text": words[:, None], "agent_active": active, "lengths": torch.full((4,), 60)}  # fmt: skip
+    found = losses(0.0, batch)
+    assert found["agent_first"] == found["agent_rest"] == 0
+    assert found["user_text"] > 0 and found["agent_text"] > 0
+    # A model that reads them can tell them apart; one that only heard their silence could not.
+    other = losses(0.0, batch | {"user_text": track(*[" three one two"] * 4)[:, None]})
+    assert found["agent_text"] != other["agent_text"]
 
 
 def test_reading_needs_a_layer_to_read_behind() -> None:

@@ -1,12 +1,16 @@
 """What a run writes and reads: logs, samples, weights to begin with, averages."""
 
 import csv
+import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from s2s.audio.io import read_audio
+from s2s.data.shards import shard_files
+from s2s.data.written import WRITTEN
 from s2s.train.checkpoints import load_codec, load_duplex, part_of, read_checkpoint
 from s2s.train.run import build_duplex, find_resume, run_training, start_from
 from tests.train.toy import codec_run, duplex_run, train_to_end
@@ -64,6 +68,20 @@ def test_what_cannot_be_used_is_said(toy: Path, tmp_path: Path) -> None:
         run_training(duplex_run(toy, tmp_path, "model.code_width=16"))
     with pytest.raises(ValueError, match="torchrun"):
         run_training(duplex_run(toy, tmp_path, "trainer.processes=2"))
+
+
+def test_calls_without_sound_need_a_model_that_reads(toy: Path, tmp_path: Path) -> None:
+    shard = shard_files(duplex_run(toy, tmp_path).data.shards)[0]
+    table = pq.read_table(shard)
+    about = json.loads(table.schema.metadata[b"s2s"])
+    about["info"]["recipe"]["source"] = WRITTEN
+    (tmp_path / "written").mkdir()
+    written = tmp_path / "written" / "shard-00000.parquet"
+    pq.write_table(table.replace_schema_metadata({"s2s": json.dumps(about)}), written)
+    (written.parent / "tokenizer.json").write_bytes((shard.parent / "tokenizer.json").read_bytes())
+    with pytest.raises(ValueError, match=r"shard-00000\.parquet holds calls without sound.*model\.wording_layer"):
+        build_duplex(duplex_run(toy, tmp_path, f"data.shards=[{written.parent}]"))
+    assert build_duplex(duplex_run(toy, tmp_path, f"data.shards=[{written.parent}]", "model.wording_layer=2"))
 
 
 def test_a_run_of_other_sizes_is_not_continued(toy: Path, tmp_path: Path) -> None:

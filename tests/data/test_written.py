@@ -1,0 +1,123 @@
+"""Calls that are only written: what the desk's rules say, in words with times, and codes that say nothing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2s.data.clips import Clip, expand, load_clips
+from s2s.data.desk import DIGIT_WORDS, load_desk
+from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
+from s2s.data.encoded import BatchKey, EncodedDataset, build_arrow
+from s2s.data.shards import common_info, shard_files
+from s2s.data.written import WRITTEN, Line, WrittenCalls, place_by_letters, with_digits
+from s2s.text import BpeTokenizer
+from tests.data.desk_clips import DESK, RATE, write_tables
+from tests.data.fake_codec import FakeCodec
+
+LINES = [
+    Line("Where is my parcel?", "track"),
+    Line("How long does it take?", "delivery_time"),
+    Line("Um, nine eight, oh two.", "give_number", "9802"),
+    Line("One one seven four.", "give_number", "1174"),
+    Line("Yes, that is it.", "confirm_number_yes"),
+    Line("No, wrong.", "confirm_no"),
+    Line("Goodbye.", "goodbye"),
+    Line("Thanks a lot.", "thanks"),
+]
+WEIGHTS = {"track": 4.0}
+TOKENIZER = BpeTokenizer.train([line.text for line in LINES], 300, ("handoff", "hangup"))
+
+
+@pytest.fixture
+def replies(tmp_path: Path) -> list[Clip]:
+    write_tables(tmp_path)
+    return load_clips(expand([str(tmp_path / "agent.parquet")]), tmp_path / "cache", RATE)
+
+
+def calls(replies: list[Clip], count: int = 60, seed: int = 0) -> WrittenCalls:
+    return WrittenCalls(load_desk(DESK), replies, LINES, WEIGHTS, count, seed=seed)
+
+
+def test_numbers_that_no_clip_says_are_read_back_and_decide_what_follows(replies: list[Clip]) -> None:
+    desk, known = load_desk(DESK), {clip.digits for clip in replies}
+    numbers, statuses = set(), set()
+    for call in calls(replies):
+        call.check()
+        said = {"user": [], "agent": []}
+        for name, words in (("user", call.user_words), ("agent", call.agent_words)):
+            said[name] = [word.text for word in words]
+        number = ""
+        for turn in call.meta["turns"]:
+            if turn["intent"] == "give_number":
+                number = turn["digits"]
+                numbers.add(number)
+                assert turn["reply_text"] == desk.read_back("give_number", number)
+                assert turn["reply_text"] in " ".join(said["agent"])
+            if turn["intent"] == "confirm_number_yes":
+                assert turn["reply_text"] == desk.status(number)[1]
+                statuses.add(turn["reply_text"])
+            assert 0.1 < turn["reply_start_s"] - turn["end_s"] < 0.4
+    assert numbers == {"9802", "1174"} and not numbers & known
+    assert len(statuses) == 2
+
+
+def test_a_call_is_a_function_of_seed_and_number(replies: list[Clip]) -> None:
+    first, again, other = (calls(replies, seed=seed)[3] for seed in (0, 0, 1))
+    assert first.user_words == again.user_words and first.meta == again.meta
+    assert first.user_words != other.user_words
+
+
+def test_words_take_as_long_as_their_letters(replies: list[Clip]) -> None:
+    short, long = (list(place_by_letters(text, 1.0)) for text in ("Yes, it is.", "Internationally, it is."))
+    assert long[0].end_s > 2 * short[0].end_s
+    assert all(a.end_s <= b.start_s for a, b in pairwise(long))
+    assert short[1].start_s > short[0].end_s and short[2].start_s == short[1].end_s
+    assert next(place_by_letters("Yes", 2.0)).end_s == pytest.approx(next(place_by_letters("Yes", 1.0)).end_s / 2)
+
+
+def test_a_read_back_of_other_digits_keeps_its_times(replies: list[Clip]) -> None:
+    clip = next(clip for clip in replies if clip.digits == "4271")
+    other = with_digits(clip, "0980")
+    assert other.text == clip.text.replace("four two seven one", "zero nine eight zero")
+    assert [word.start_s for word in other.words] == [word.start_s for word in clip.words]
+    assert {w.text.strip(".") for w in other.words} & set(DIGIT_WORDS) == {"zero", "nine", "eight"}
+    with pytest.raises(ValueError, match="says 4 digits, not the 5"):
+        with_digits(clip, "09801")
+
+
+def test_what_is_lacking_is_named(replies: list[Clip]) -> None:
+    with pytest.raises(ValueError, match=r"no clip of the replies \['refund'\]"):
+        calls([clip for clip in replies if clip.key != "refund"])
+    with pytest.raises(ValueError, match="no clip reads 4 digits back, as '1174' needs"):
+        calls([clip for clip in replies if not clip.digits])
+    with pytest.raises(IndexError):
+        calls(replies)[60]
+
+
+def test_shards_hold_their_words_and_no_sound(replies: list[Clip], tmp_path: Path) -> None:
+    encoder = Encoder(FakeCodec(), TOKENIZER, EncodeConfig(rows_per_shard=4, batch_size=3))
+    source = calls(replies, count=6)
+    encode_dialogues(source, encoder, tmp_path / "shards")
+    files = shard_files([tmp_path / "shards"])
+    info = common_info(files)
+    assert info.recipe["source"] == WRITTEN
+    batch = EncodedDataset(build_arrow(files, tmp_path), info)[BatchKey((0, 1), (0, 0), 50)]
+    assert (batch["user"] == info.codebook_size + 1).all() and (batch["agent"] == info.codebook_size + 1).all()
+    assert (batch["user_text"] != info.text_pad_id).any() and (batch["agent_text"] != info.text_pad_id).any()
+    assert batch["agent_active"].any(), "when the agent would speak is known"
+
+
+def test_beside_others_only_written_calls_have_no_sound(replies: list[Clip]) -> None:
+    encoder = Encoder(FakeCodec(), TOKENIZER, EncodeConfig())
+    written = encoder.prepare(calls(replies)[0], 0)
+    spoken = encoder.prepare(calls(replies)[1], 1)
+    spoken.written = False
+    spoken.user[:] = np.sin(np.arange(spoken.num_samples))
+    rows, alone = encoder.encode([written, spoken], ""), encoder.encode([spoken], "")
+    silence = encoder.codec.spec.codebook_size + 1
+    assert (rows[0].user == silence).all() and (rows[0].agent == silence).all()
+    assert (rows[1].user == alone[0].user).all() and (rows[1].user < silence - 1).all()
