@@ -22,12 +22,15 @@ def export(
     temperature: Annotated[float | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
     top_k: Annotated[int | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8: how `respond` runs it.")] = None,
+    agent_lead_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps that the agent's words stand before their sound, as encoded.")
+    ] = None,
     push: Annotated[bool, typer.Option("--push", help="Upload to the hub instead of writing a folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Join a trained codec, model and tokenizer into one checkpoint; averaged weights where training kept them."""
     with user_errors():
-        given = {"temperature": temperature, "top_k": top_k, "speed": speed}
+        given = {"temperature": temperature, "top_k": top_k, "speed": speed, "agent_lead_steps": agent_lead_steps}
         settings = {name: value for name, value in given.items() if value is not None}
         result = _export(target, codec, model, tokenizer, weight_format, settings, push)
     if as_json:
@@ -66,5 +69,6 @@ def _export(
 def _defaults(settings: dict[str, Any]) -> Defaults:
     from s2s.checkpoint import Defaults
     from s2s.config import from_dict
+    from s2s.data.align import AGENT_LEAD_STEPS, USER_LAG_STEPS
 
-    return from_dict(Defaults, settings)
+    return from_dict(Defaults, {"agent_lead_steps": AGENT_LEAD_STEPS, "user_lag_steps": USER_LAG_STEPS} | settings)

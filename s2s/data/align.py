@@ -15,7 +15,8 @@ import numpy as np
 from s2s.data.schema import Action, Word
 from s2s.text import Tokenizer
 
-AGENT_LEAD_STEPS = 2
+# The agent's first word is decided before its sound: each step of lead is one less in which to hear the caller out.
+AGENT_LEAD_STEPS = 1
 USER_LAG_STEPS = 3
 
 Anchor = Literal["start", "end"]

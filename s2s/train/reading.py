@@ -18,7 +18,9 @@ from s2s.data.desk import DIGIT_WORDS
 from s2s.streams import Stream
 from s2s.text import Tokenizer
 
-LATEST = 3  # steps that words may be read later than they stand in the track, as they are when they are heard
+# When words are read, in steps after their place in the track (three after their end): as soon as they would be heard.
+# Read any later, they would come when the reply has begun, and its first word would be learned as a guess.
+EARLIEST, LATEST = -4, -1
 LEFT_OUT, WRONG = 0.08, 0.03  # shares of tokens
 EXCHANGED = 0.7  # share of the rows with digits read back
 
@@ -65,9 +67,9 @@ class Reading:
     def given(self, text: Tensor, read: ReadRows) -> Tensor:
         """What the inner layers are given at each step [B, S], of a text in its columns [B, S]; -1 in other rows."""
         pad, size = self.stream.pad_id, text.shape[1]
-        late = torch.randint(LATEST + 1, (len(text), 1), device=text.device)
+        late = torch.randint(EARLIEST, LATEST + 1, (len(text), 1), device=text.device)
         at = torch.arange(size, device=text.device) - late
-        words = torch.where(at < 0, pad, text.gather(1, at.clamp(min=0)))
+        words = torch.where(at < size, text.gather(1, at.clamp(max=size - 1)), pad)
         dice = torch.rand(words.shape, device=text.device)
         to_copy = read.unspoken[:, None] & (self.digit_of[words] >= 0)  # these have to be there to be read
         said = (words < self.stream.vocab_size) & ~to_copy

@@ -63,7 +63,7 @@ def test_times_come_back_to_one_step_when_words_do_not_wait(places: list[tuple[i
 
 def test_places_by_hand() -> None:
     pad = pad_id(BYTES)
-    steps = words_to_steps([Word("a", 0.12, 0.13), Word("b", 0.4, 0.5)], BYTES, 16, STEP)
+    steps = words_to_steps([Word("a", 0.12, 0.13), Word("b", 0.4, 0.5)], BYTES, 16, STEP, 2)
     assert steps.dtype == np.int16
     assert steps.tolist() == [pad, 32, 97, pad, pad, pad, pad, pad, 32, 98, *[pad] * 6]  # floor(.12 / .04) - 2 = 1
     heard = words_to_steps([Word("a", 0.0, 0.12), Word("b", 0.13, 0.161)], BYTES, 12, STEP, -3, "end")

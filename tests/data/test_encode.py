@@ -80,8 +80,8 @@ def test_rows_hold_codes_text_and_activity_of_each_dialogue(tmp_path: Path) -> N
             assert np.array_equal(getattr(row, track), FakeCodec().encode(wav)[0].numpy())
         assert row.num_frames == frames
         assert bytes(row.user_text[8:11].astype(np.uint8)) == b" hi"  # ceil(0.2 / 0.04) + 3
-        assert bytes(row.agent_text[11:15].astype(np.uint8)) == b" yes"  # floor(0.52 / 0.04) - 2
-        assert (row.agent_text[:11] == 257).all()
+        assert bytes(row.agent_text[12:16].astype(np.uint8)) == b" yes"  # floor(0.52 / 0.04) - 1
+        assert (row.agent_text[:12] == 257).all()
         assert row.agent_active.all()
         assert row.meta == {"n": number}
         assert row.source == "list"
@@ -146,7 +146,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     assert encoder.codec.encoded_samples == 0
 
 
-@pytest.mark.parametrize("changes", [{"lead_steps": 1}, {"seed": 1}, {"augment": AugmentConfig()}])
+@pytest.mark.parametrize("changes", [{"lead_steps": 2}, {"seed": 1}, {"augment": AugmentConfig()}])
 def test_shards_made_otherwise_are_not_mixed(tmp_path: Path, changes: dict[str, object]) -> None:
     encode_dialogues(_source(), _encoder(), tmp_path)
     with pytest.raises(ValueError, match=next(iter(changes))):
