@@ -8,6 +8,7 @@
     python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these and other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
+    python prepare.py --stage written --spoken --out data --count 2000 --codec CHECKPOINT       # or with the agent's
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--spoken", action="store_true", help="written calls in which the agent is heard")
     parser.add_argument("--drawn", type=int, default=150, help="sentences drawn of each intent per pass")
     parser.add_argument("--numbers", type=int, default=400, help="least number of parcel numbers to read back")
     parser.add_argument("--zips", type=int, default=300, help="least number of zip codes to read back")
@@ -302,7 +304,7 @@ def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.
     torch.set_num_threads(1)
     encode = EncodeConfig(batch_size=16, part=args.worker, parts=args.workers)
     encoder = Encoder(load_codec(args.codec), tokenizer, encode)
-    folder = args.out / (config.split if args.stage == "encode" else args.stage)
+    folder = args.out / ("spoken" if args.spoken else config.split if args.stage == "encode" else args.stage)
     encode_dialogues(
         find_source(config, args), encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows)
     )
@@ -315,22 +317,25 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
     if args.stage == "turns":
         return SingleTurns(DeskSource(config), FRAME)
     if args.stage == "written":
-        return written_calls(config, args.drawn)
+        return written_calls(config, args.drawn, args.spoken)
     cache = Path(config.cache)
     clips = load_clips(expand([str(args.out / "drill.parquet"), *args.speech]), cache, RATE)
     noises = [int16_to_float(np.asarray(noise.pcm)) for noise in load_clips(expand(config.noise), cache, RATE)]
     return ListeningSource(clips, RATE, config.augment, noises, config.seed)
 
 
-def written_calls(config: ComposeConfig, drawn: int) -> WrittenCalls:
-    """Calls of the given sentences and of newly drawn ones, `drawn` of each intent, with numbers of their own."""
+def written_calls(config: ComposeConfig, drawn: int, spoken: bool = False) -> WrittenCalls:
+    """Calls of the given sentences and of newly drawn ones, `drawn` of each intent, with numbers of their own.
+
+    With `spoken` the agent is heard, and all numbers are some that it reads back in its table.
+    """
     rng = random.Random(f"written {config.seed}")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
     said = caller_lines(phrases, rng) + drawn_lines(load_wordings(HERE / "wordings.yaml"), drawn, rng)
     lines = [Line(" ".join(line["texts"]), line["intent"], line["digits"]) for line in said]
     replies = load_clips(expand([config.agent]), Path(config.cache), RATE)
     desk, weights = load_desk(config.desk), WEIGHTS | NUMBERS_OFTEN
-    return WrittenCalls(desk, replies, lines, weights, config.num_dialogues, config.split, config.seed)
+    return WrittenCalls(desk, replies, lines, weights, config.num_dialogues, config.split, config.seed, spoken=spoken)
 
 
 def write_samples(config: ComposeConfig, folder: Path, args: argparse.Namespace) -> None:

@@ -109,9 +109,9 @@ class Encoder:
         for row, dialogue in enumerate(dialogues):
             wav[2 * row, 0, : dialogue.num_samples] = dialogue.user
             wav[2 * row + 1, 0, : dialogue.num_samples] = dialogue.agent
-        # The id behind those of the codes, which a stream has for a step without one, is what written dialogues hold.
+        # The id behind those of the codes, which a stream has for a step without one, is what written tracks hold.
         codes = np.full((len(wav), self.codec.spec.num_codebooks, max(frames)), self.codec.spec.codebook_size + 1)
-        sounds = np.repeat([not dialogue.written for dialogue in dialogues], 2)
+        sounds = np.array([name not in d.written for d in dialogues for name in ("user", "agent")])
         if sounds.any():
             codes[sounds] = self._codes(torch.from_numpy(wav[sounds]))
         return [

@@ -52,7 +52,7 @@ class Action:
 class Dialogue:
     """Two mono tracks of one length on one clock: `user` [N] and `agent` [N] float32 in [-1, 1].
 
-    `actions` are the agent's. A `written` dialogue has words alone: its tracks say how long it is and no more.
+    `actions` are the agent's. Tracks named in `written` have words alone: they say how long they are and no more.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Dialogue:
     agent_words: list[Word] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
-    written: bool = False
+    written: tuple[str, ...] = ()
 
     @property
     def num_samples(self) -> int:

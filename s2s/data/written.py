@@ -1,4 +1,4 @@
-"""Calls that are only written: what is said and when, without any sound.
+"""Calls that are only written: what is said and when, without any sound, or with that of the agent alone.
 
 What callers mean can be learned from words alone, and words cost nothing: any number of wordings, every parcel number.
 A model reads such calls instead of hearing them (see `s2s.train.reading`).
@@ -50,15 +50,19 @@ class WrittenCalls:
 
     def __init__(
         self, desk: Desk, replies: Iterable[Clip], lines: Iterable[Line], weights: Mapping[str, float], count: int,
-        split: str = "train", seed: int = 0, config: CallConfig = ONLY_WORDS,
+        split: str = "train", seed: int = 0, config: CallConfig = ONLY_WORDS, spoken: bool = False,
     ) -> None:  # fmt: skip
-        """Args: replies: renditions of every fixed reply, and of a read-back of each length, whose times are taken."""
-        self.name = WRITTEN
+        """Args:
+        replies: renditions of every fixed reply, and of a read-back of each length, whose times are taken.
+        spoken: the agent is heard, and so reads back no numbers but those of the renditions.
+        """
+        self.name, self._written = WRITTEN, ("user",) if spoken else ("user", "agent")
         self._count, self._split, self._seed, self._config = count, split, seed, config
         rng, longest = random.Random(f"written {seed}"), round(config.longest_s * config.sample_rate)
         self._nothing = np.broadcast_to(np.int16(0), longest)
         clips = [self._said(line, rng) for line in lines]
-        renditions = self._renditions(replies, {line.digits for line in lines} - {""}, desk)
+        numbers = set() if spoken else {line.digits for line in lines} - {""}
+        renditions = self._renditions(replies, numbers, desk)
         callers = Callers(clips, config.sample_rate, {digits for _, digits in renditions})
         self._material = Material(desk, renditions, callers, Wishes(desk, weights, callers.has))
 
@@ -73,7 +77,7 @@ class WrittenCalls:
             raise IndexError(index)
         rng = np.random.default_rng((self._seed, index))
         call = Call(self._material, self._config, self._split, rng).run(self.row_id(index))
-        return replace(call, written=True)
+        return replace(call, written=self._written)
 
     def _said(self, line: Line, rng: random.Random) -> Clip:
         words = list(place_by_letters(line.text, rng.uniform(*SPEED)))
@@ -87,13 +91,11 @@ class WrittenCalls:
         found: dict[tuple[str, str], list[Clip]] = {}
         read_backs: dict[int, Clip] = {}
         for clip in replies:
-            if clip.digits:
-                read_backs.setdefault(len(clip.digits), clip)
-            else:
-                found.setdefault((clip.key, ""), []).append(clip)
+            found.setdefault((clip.key, clip.digits), []).append(clip)
+            read_backs.setdefault(len(clip.digits), clip)
         if missing := [key for key in desk.fixed_replies() if (key, "") not in found]:
             raise ValueError(f"no clip of the replies {missing}")
-        for digits in sorted(set(numbers)):
+        for digits in sorted(set(numbers) - {digits for _, digits in found}):
             if (model := read_backs.get(len(digits))) is None:
                 raise ValueError(f"no clip reads {len(digits)} digits back, as {digits!r} needs")
             found[model.key, digits] = [with_digits(model, digits)]

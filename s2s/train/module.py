@@ -120,10 +120,9 @@ class DuplexModule(pl.LightningModule):
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
         read: ReadRows | None = None
         if self.reading is not None:
-            heard_stream = layout.side("hear")[0]
-            written = tracks[heard_stream.name][:, 0, 0] == heard_stream.pad_id
+            written, unspoken = (tracks[s.name][:, 0, 0] == s.pad_id for s in layout.streams if s.num_rows > 1)
             texts = tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0]
-            read = self.reading.draw(*texts, written, self.training)
+            read = self.reading.draw(*texts, written, unspoken, self.training)
             tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)

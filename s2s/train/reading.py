@@ -27,12 +27,15 @@ EXCHANGED = 0.7  # share of the rows with digits read back
 
 @dataclass
 class ReadRows:
-    """rows [B] bool are read; those in `unspoken` [B] bool have no sound of the agent that says what their text does.
+    """rows [B] bool are read, of which those `written` [B] bool have no sound of the caller at all.
+
+    Those in `unspoken` [B] bool have no sound of the agent that says what their text does.
 
     The texts [B, S] of both sides are those to learn from.
     """
 
     rows: Tensor
+    written: Tensor
     unspoken: Tensor
     user_text: Tensor
     agent_text: Tensor
@@ -51,15 +54,18 @@ class Reading:
         for form in self.tokens:
             self.digit_of[form] = torch.arange(len(DIGIT_WORDS))
 
-    def draw(self, user_text: Tensor, agent_text: Tensor, written: Tensor, training: bool = True) -> ReadRows:
+    def draw(
+        self, user_text: Tensor, agent_text: Tensor, written: Tensor, unspoken: Tensor, training: bool = True
+    ) -> ReadRows:
         """Which rows of a batch are read, and their texts [B, S]; ids from the vocabulary's size on say nothing.
 
-        Args: written [B] bool: rows without any sound. training: whether others are read too, and digits exchanged.
+        Args: written, unspoken [B] bool: rows without sound of the caller, of the agent. training: whether others are
+        read too, and digits exchanged.
         """
         self.digit_of, self.tokens = self.digit_of.to(user_text.device), self.tokens.to(user_text.device)
         share, changed = (self.share, EXCHANGED) if training else (0.0, 0.0)
         drawn = (torch.rand(len(user_text), device=user_text.device) < share) & ~written
-        read = ReadRows(drawn | written, written.clone(), user_text.clone(), agent_text.clone())
+        read = ReadRows(drawn | written, written, unspoken.clone(), user_text.clone(), agent_text.clone())
         for row in (drawn & (torch.rand(len(drawn), device=drawn.device) < changed)).nonzero()[:, 0].tolist():
             self._exchange(read, row)
         return read
@@ -71,8 +77,8 @@ class Reading:
         at = torch.arange(size, device=text.device) - late
         words = torch.where(at < size, text.gather(1, at.clamp(max=size - 1)), pad)
         dice = torch.rand(words.shape, device=text.device)
-        to_copy = read.unspoken[:, None] & (self.digit_of[words] >= 0)  # these have to be there to be read
-        said = (words < self.stream.vocab_size) & ~to_copy
+        exact = (read.unspoken | read.written)[:, None]  # what the agent reads back of these has to be there to be read
+        said = (words < self.stream.vocab_size) & ~(exact & (self.digit_of[words] >= 0))
         words = torch.where(said & (dice < WRONG), torch.randint_like(words, self.stream.vocab_size), words)
         words = torch.where(said & (dice > 1 - LEFT_OUT), pad, words)
         return torch.where(read.rows[:, None], torch.where(words < self.stream.vocab_size, words, pad), -1)

@@ -115,9 +115,19 @@ def test_beside_others_only_written_calls_have_no_sound(replies: list[Clip]) -> 
     encoder = Encoder(FakeCodec(), TOKENIZER, EncodeConfig())
     written = encoder.prepare(calls(replies)[0], 0)
     spoken = encoder.prepare(calls(replies)[1], 1)
-    spoken.written = False
+    spoken.written = ()
     spoken.user[:] = np.sin(np.arange(spoken.num_samples))
     rows, alone = encoder.encode([written, spoken], ""), encoder.encode([spoken], "")
     silence = encoder.codec.spec.codebook_size + 1
     assert (rows[0].user == silence).all() and (rows[0].agent == silence).all()
     assert (rows[1].user == alone[0].user).all() and (rows[1].user < silence - 1).all()
+
+
+def test_an_agent_who_is_heard_reads_back_what_it_has_been_recorded_with(replies: list[Clip]) -> None:
+    desk, line = load_desk(DESK), Line("Um, three three, five six.", "give_number", "3356")
+    source = WrittenCalls(desk, replies, [*LINES, line], WEIGHTS, 30, spoken=True)
+    assert {t["digits"] for i in range(30) for t in source[i].meta["turns"]} == {"", "3356"}
+    encoder = Encoder(FakeCodec(), TOKENIZER, EncodeConfig())
+    (row,) = encoder.encode([encoder.prepare(source[0], 0)], "")
+    silence = encoder.codec.spec.codebook_size + 1
+    assert (row.user == silence).all() and (row.agent < silence - 1).all() and row.agent_active.any()

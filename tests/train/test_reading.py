@@ -36,7 +36,8 @@ def text_of(ids: Tensor) -> str:
 
 
 def draw(reading: Reading, user: Tensor, agent: Tensor) -> ReadRows:
-    return reading.draw(user, agent, torch.zeros(len(user), dtype=torch.bool))
+    heard = torch.zeros(len(user), dtype=torch.bool)
+    return reading.draw(user, agent, heard, heard)
 
 
 def test_digits_read_back_are_exchanged_on_both_sides_alike() -> None:
@@ -91,14 +92,14 @@ def test_written_rows_are_always_read_and_nothing_of_them_is_exchanged() -> None
     reading = Reading(TOKENIZER, STREAM, share=0.5)
     words = track(*[" a b c one two three four"] * 200)
     written = torch.arange(200) % 2 == 0
-    read = reading.draw(words, words, written)
+    read = reading.draw(words, words, written, written)
     assert read.rows[written].all() and read.unspoken[written].all()
     assert torch.equal(read.user_text[written], words[written])
     assert 0.3 < read.rows[~written].float().mean() < 0.7
     given = [text_of(row) for row in reading.given(words, read)[written]]
     assert all(text.endswith(" one two three four") for text in given), "what has to be copied is there"
     assert len({text.removesuffix(" one two three four") for text in given}) > 5
-    certain = reading.draw(words, words, written, training=False)
+    certain = reading.draw(words, words, written, written, training=False)
     assert torch.equal(certain.rows, written) and torch.equal(certain.user_text, words)
 
 
@@ -145,6 +146,15 @@ def test_written_rows_count_wherever_a_model_can_read() -> None:
     # A model that reads them can tell them apart; one that only heard their silence could not.
     other = losses(0.0, batch | {"user_text": track(*[" three one two"] * 4)[:, None]})
     assert found["agent_text"] != other["agent_text"]
+
+
+def test_where_only_the_caller_is_written_the_voice_is_learned() -> None:
+    words = track(*[" one two three"] * 4)
+    active = torch.ones(4, 60, dtype=torch.bool)
+    batch = {"user": torch.full((4, 2, 60), 17), "agent": torch.randint(16, (4, 2, 60)), "user_text": words[:, None],
+             "agent_text": words[:, None], "agent_active": active, "lengths": torch.full((4,), 60)}  # fmt: skip
+    found, other = losses(0.0, batch), losses(0.0, batch | {"agent": torch.randint(16, (4, 2, 60))})
+    assert found["agent_first"] > 0 and found["agent_first"] != other["agent_first"]
 
 
 def test_reading_needs_a_layer_to_read_behind() -> None:
