@@ -79,7 +79,7 @@ class DuplexModule(pl.LightningModule):
         if tokenizer is not None and self.model.spelling is not None:
             self.spelling = SpellingLoss(tokenizer, config.model.spelling_pieces)
         self.reading: Reading | None = None
-        if config.read_share and not config.model.wording_layer:
+        if config.read_share and tokenizer is not None and not config.model.wording_layer:
             raise ValueError("read_share needs model.wording_layer, behind which tokens can be read")
         if config.model.wording_layer and tokenizer is not None:
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
