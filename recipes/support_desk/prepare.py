@@ -231,6 +231,8 @@ def main() -> None:
     parser.add_argument("--codec", help="checkpoint of the codec, for encode")
     parser.add_argument("--vocab", type=int, default=1024, help="entries of the tokenizer, for encode")
     args = parser.parse_args()
+    if args.spoken and args.stage != "written":
+        parser.error(f"--spoken goes with --stage written, not with {args.stage}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     desk = load_desk(HERE / "desk.yaml")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))

@@ -103,14 +103,15 @@ class Encoder:
 
     def encode(self, dialogues: Sequence[Dialogue], source: str) -> list[EncodedDialogue]:
         """Rows of the encoded table of prepared dialogues; the last frame of each is filled with silence."""
-        size = self.codec.spec.frame_size
+        spec = self.codec.spec
+        size = spec.frame_size
         frames = [-(-dialogue.num_samples // size) for dialogue in dialogues]
         wav = np.zeros((2 * len(dialogues), 1, max(frames) * size), dtype=np.float32)
         for row, dialogue in enumerate(dialogues):
             wav[2 * row, 0, : dialogue.num_samples] = dialogue.user
             wav[2 * row + 1, 0, : dialogue.num_samples] = dialogue.agent
         # The id behind those of the codes, which a stream has for a step without one, is what written tracks hold.
-        codes = np.full((len(wav), self.codec.spec.num_codebooks, max(frames)), self.codec.spec.codebook_size + 1)
+        codes = np.full((len(wav), spec.num_codebooks, max(frames)), spec.codebook_size + 1, np.int16)
         sounds = np.array([name not in d.written for d in dialogues for name in ("user", "agent")])
         if sounds.any():
             codes[sounds] = self._codes(torch.from_numpy(wav[sounds]))

@@ -120,7 +120,7 @@ class DuplexModule(pl.LightningModule):
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
         read: ReadRows | None = None
         if self.reading is not None:
-            written, unspoken = (tracks[s.name][:, 0, 0] == s.pad_id for s in layout.streams if s.num_rows > 1)
+            written, unspoken = (tracks[n][:, 0, 0] == layout.stream(n).pad_id for n in ("user", "agent"))
             texts = tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0]
             read = self.reading.draw(*texts, written, unspoken, self.training)
             tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}

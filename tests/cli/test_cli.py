@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from s2s.checkpoint import Bundle, Defaults, save
 from s2s.cli.main import app
+from s2s.data.align import AGENT_LEAD_STEPS
 from s2s.data.folder import write_folder
 from s2s.data.schema import Dialogue, Word
 from s2s.evaluation.recognise import Transcript
@@ -238,6 +239,10 @@ def test_export_joins_a_codec_and_a_model(model: str, tmp_path: Path) -> None:
     assert result["megabytes"] < 0.2
     config = json.loads((tmp_path / "x" / "config.json").read_text())
     assert config["defaults"]["top_k"] == 7
+    assert config["defaults"]["agent_lead_steps"] == AGENT_LEAD_STEPS
+    older = tmp_path / "older"
+    assert s2s("export", older, "--codec", model, "--model", model, "--agent-lead-steps", 2).exit_code == 0
+    assert json.loads((older / "config.json").read_text())["defaults"]["agent_lead_steps"] == 2
     said = s2s("respond", CALLER, tmp_path / "o.wav", "--model", tmp_path / "x", "--tail", 0, "--speed", "exact")
     assert said.exit_code == 0
     assert "no such file" in error_line(s2s("export", tmp_path / "y", "--codec", tmp_path / "none.ckpt"))
