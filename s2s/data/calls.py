@@ -27,11 +27,11 @@ class CallConfig:
     turns: tuple[float, ...] = (0.25, 0.3, 0.25, 0.2)  # shares of calls that mean to have 1, 2, 3 ... turns
     caller_first: float = 0.4
     over_opening: float = 0.15
-    barge_in: float = 0.10
-    backchannel: float = 0.12
-    thinking_pause: float = 0.15
+    barge_in: float = 0.18
+    backchannel: float = 0.2
+    thinking_pause: float = 0.2
     long_wait: float = 0.05
-    nobody_speaks: float = 0.03
+    nobody_speaks: float = 0.05
     speed: tuple[float, float] = (0.92, 1.08)
     level_db: tuple[float, float] = (-14.0, 2.0)
     gap_s: tuple[float, float] = (0.16, 0.28)

@@ -1,7 +1,9 @@
 """Linear maps with weights of 8 bits, for the live step on a CPU: a quarter of the bytes to read at every step.
 
-Weights are rounded per output row once; inputs are rounded per call, to 8 bits between the smallest and the largest
-value of a row, so that rows never depend on each other.
+Weights are rounded per output row once. Inputs are rounded per call and so that rows never depend on each other: those
+of a lone conversation between the smallest and the largest value, by the library, which costs least; those of many,
+vector by vector, between plus and minus its largest magnitude. So many share one product, which reads the weights once,
+and a conversation gives the same bits beside any others, but not the bits that it gives alone.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ class PackedLinear(nn.Module):
     """An `nn.Linear` on 8-bit weights; `weight` is empty and only tells the dtype and device of states."""
 
     weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
@@ -27,17 +30,23 @@ class PackedLinear(nn.Module):
         scale = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
         rounded = torch.quantize_per_channel(weight, scale, torch.zeros_like(scale, dtype=torch.long), 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
+        # Where inputs are scaled row by row, the bias can only be added after the scales are back.
+        self.bare = self.packed if bias is None else torch.ops.quantized.linear_prepack(rounded, None)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone(), persistent=False)
         self.reduce_range = not _is_vnni_supported()  # without VNNI the products of 8 bits overflow
+        self.zero = 64 if self.reduce_range else 128
         self.register_buffer("weight", torch.zeros(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        y: Tensor
         if len(x) == 1:
-            return self._product(x)
-        return torch.cat([self._product(row) for row in x.split(1)])
-
-    def _product(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
-        return y
+            y = torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+            return y
+        largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+        step = 1 / (self.zero - 1)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / largest, step, self.zero, self.bare)
+        y = y * largest
+        return y if self.bias is None else y + self.bias
 
 
 def for_live(module: M, int8: bool) -> M:

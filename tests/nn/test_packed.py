@@ -19,12 +19,24 @@ def test_products_are_close(bias: bool) -> None:
     assert 0 < (packed - exact).norm() < 0.02 * exact.norm()
 
 
-def test_rows_are_rounded_by_themselves() -> None:
-    packed = PackedLinear(torch.randn(8, 16), None)
-    x = torch.randn(3, 2, 16) * torch.tensor([1.0, 1000.0, 0.001])[:, None, None]
+@pytest.mark.parametrize("bias", [False, True])
+def test_rows_are_the_same_beside_any_others(bias: bool) -> None:
+    packed = PackedLinear(torch.randn(40, 96), torch.randn(40) if bias else None)
+    x = torch.randn(9, 2, 96) * torch.logspace(-4, 4, 9)[:, None, None]
+    x[4] = 0
     together = packed(x)
-    for row in range(3):
-        assert torch.equal(together[row : row + 1], packed(x[row : row + 1]))
+    assert together.shape == (9, 2, 40) and together.isfinite().all()
+    for row in range(9):
+        for other in range(9):
+            assert torch.equal(packed(x[[other, row]])[1], together[row])
+
+
+def test_a_lone_row_is_rounded_by_the_library_and_as_closely() -> None:
+    linear = nn.Linear(96, 40)
+    packed = PackedLinear(linear.weight.detach(), linear.bias)
+    x = torch.randn(2, 5, 96)
+    for found in (packed(x[:1]), packed(x)[:1]):
+        assert 0 < (found - linear(x[:1])).norm() < 0.02 * linear(x[:1]).norm()
 
 
 def test_weights_of_8_bits_are_kept_as_they_are() -> None:
