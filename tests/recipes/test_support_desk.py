@@ -57,6 +57,12 @@ def test_dictated_digits_mean_the_digits(callers: ModuleType) -> None:
     assert any("oh" in text for text in said)
 
 
+def test_words_of_the_voice_begin_where_the_last_one_ends(prepare: ModuleType) -> None:
+    ends = np.array([8, 10, 11, 13, 14, 18, 20, 30])  # a pad, "ab", a space, "c", a space, "d", a pad
+    found = np.array(sys.modules["voice"].word_times(list("ab c d"), ends))
+    np.testing.assert_allclose(found, [(0.2, 0.275), (0.275, 0.35), (0.35, 0.5)])
+
+
 def test_written_calls_say_what_was_given_and_what_was_drawn(prepare: ModuleType, tmp_path: Path) -> None:
     config = replace(write_tables(tmp_path), num_dialogues=40, seed=3)
     calls = prepare.written_calls(config, 3)
