@@ -11,7 +11,8 @@ def loudest_dbfs(pcm: NDArray[np.int16], block: int) -> float:
     if not len(pcm):
         return -np.inf
     blocks = pcm[: len(pcm) // block * block].reshape(-1, block) if len(pcm) >= block else pcm[None]
-    power = np.square(blocks.astype(np.float32)).mean(axis=1).max() / np.float32(32768.0) ** 2
+    wav = blocks.astype(np.float32)
+    power = np.einsum("bn,bn->b", wav, wav).max() / (wav.shape[1] * 32768.0**2)
     return float(10 * np.log10(power)) if power > 0 else -np.inf
 
 

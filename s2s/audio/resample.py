@@ -9,7 +9,7 @@ from math import ceil, gcd
 import numpy as np
 import soxr
 import torchaudio
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +17,7 @@ _ZERO_CROSSINGS = 24  # on each side of the filter, counted at the lower of the 
 _ROLLOFF = 0.95  # cutoff as a share of the lower Nyquist frequency: flat below 0.86, 70 dB down above 1.04 of it
 _KAISER_BETA = 6.76  # 70 dB of stop-band attenuation
 _BLOCK = 8192  # output samples computed at once, bounds the memory of a long chunk
+_FEW_PHASES = 8  # up to so many it is cheaper to go through them one by one than to gather each output's filter
 
 
 def resample(wav: NDArray[np.floating], from_rate: int, to_rate: int) -> NDArray[np.float32]:
@@ -90,7 +91,8 @@ class StreamingResampler:
         y = np.empty((self.channels, end - self._emitted), dtype=np.float32)
         for start in range(self._emitted, end, _BLOCK):
             stop = min(start + _BLOCK, end)
-            y[:, start - self._emitted : stop - self._emitted] = self._outputs(np.arange(start, stop))
+            outputs = self._by_phase if self._up <= _FEW_PHASES else self._gathered
+            y[:, start - self._emitted : stop - self._emitted] = outputs(start, stop)
         self._emitted = end
         if last:
             self.reset()
@@ -98,8 +100,22 @@ class StreamingResampler:
             self._drop_used()
         return y
 
-    def _outputs(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the output samples of these consecutive indices, [C, len(indices)]."""
+    def _by_phase(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return the output samples `start` to `stop`, [C, stop - start]: those of one phase share a filter."""
+        y = np.empty((self.channels, stop - start), dtype=np.float32)
+        for index in range(start, min(start + self._up, stop)):
+            position, phase = divmod(index * self._down, self._up)
+            first = self._buffer[:, position - self._half + 1 - self._origin :]
+            shape = (self.channels, len(range(index, stop, self._up)), 2 * self._half)
+            along, step = first.strides
+            spans = as_strided(first, shape, (along, step * self._down, step), writeable=False)
+            # Not a product of matrices: a library's sums may depend on how many outputs there are.
+            np.einsum("cnk,k->cn", spans, self._filters[phase], out=y[:, index - start :: self._up])
+        return y
+
+    def _gathered(self, start: int, stop: int) -> NDArray[np.float32]:
+        """The same for many phases."""
+        indices = np.arange(start, stop)
         position, phase = indices * self._down // self._up, indices * self._down % self._up
         first = position - self._half + 1 - self._origin  # where each filter begins in the buffer
         spans = sliding_window_view(self._buffer, 2 * self._half, axis=1)[:, first]  # [C, n, taps]

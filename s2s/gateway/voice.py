@@ -67,6 +67,6 @@ class VoiceActivity:
         """Take samples [N] at the engine's rate."""
         for frame in self._framer.push(self._resampler.process(int16_to_float(pcm))):
             self._hops += 1
-            level_dbfs = 10 * math.log10(float(np.square(frame).mean()) + 1e-12)
+            level_dbfs = 10 * math.log10(float(np.dot(frame, frame)) / HOP + 1e-12)
             probability = float(self._detector.process_array(frame)) if level_dbfs > QUIET_DBFS else 0.0
             yield Hop(probability, level_dbfs, self._hops * HOP_MS)
