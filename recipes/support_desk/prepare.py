@@ -73,7 +73,7 @@ LEAD_S, TAIL_S = 0.02, 0.06
 TRIM_DB = -46.0
 LEVEL_DB = -23.0
 SENTENCE_PAUSE_S = 0.22
-ROWS_PER_WRITE = 400
+ROWS_PER_WRITE = 2000
 # Calls to cut single turns from: the caller speaks at once, and one of six says a number.
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}

@@ -28,8 +28,10 @@ _WORTH = 0.9  # another thread has to save a tenth
 
 
 def bucket_sizes(max_rows: int) -> tuple[int, ...]:
-    """Powers of two below `max_rows`, and `max_rows` itself."""
-    return (*(1 << i for i in range((max_rows - 1).bit_length())), max_rows)
+    """1, 2, 4, 6, 8, 12, 16, 24 and so on below `max_rows`, and `max_rows` itself: few, and at most half too many."""
+    powers = [1 << i for i in range((max_rows - 1).bit_length())]
+    between = [3 * power for power in powers[1:]]
+    return (*sorted(size for size in (*powers, *between) if size < max_rows), max_rows)
 
 
 def agreeing_sizes(step: Step, max_rows: int) -> tuple[int, ...]:

@@ -19,6 +19,8 @@ from s2s.train.work import Work
 log = logging.getLogger(__name__)
 
 _FETCH = "train_dataloader_next"
+# So many times the speed make float32 worth a hint: some processors have bfloat16 without units of its own for it.
+_WORTH_WHOLE = 1.2
 
 
 class SeedEachBatch(Callback):
@@ -111,6 +113,11 @@ class Speed(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         half = "bf16" in str(trainer.precision)
         self._peak = product_flops_per_s(pl_module.device, torch.bfloat16 if half else torch.float32)
+        if half and pl_module.device.type == "cpu":
+            whole = product_flops_per_s(pl_module.device, torch.float32)
+            if whole > _WORTH_WHOLE * self._peak and trainer.is_global_zero:
+                times = whole / self._peak
+                log.warning("float32 products are %.1f times as fast here: try trainer.precision=32-true", times)
         self._start()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

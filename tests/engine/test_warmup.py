@@ -11,9 +11,17 @@ from tests.engine.fakes import SumStep
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (8, (1, 2, 4, 8)), (9, (1, 2, 4, 8, 9))]
+    ("most", "sizes"),
+    [
+        (1, (1,)),
+        (2, (1, 2)),
+        (3, (1, 2, 3)),
+        (8, (1, 2, 4, 6, 8)),
+        (9, (1, 2, 4, 6, 8, 9)),
+        (16, (1, 2, 4, 6, 8, 12, 16)),
+    ],
 )
-def test_buckets_are_powers_of_two_up_to_the_most(most: int, sizes: tuple[int, ...]) -> None:
+def test_buckets_grow_by_at_most_a_half_up_to_the_most(most: int, sizes: tuple[int, ...]) -> None:
     assert bucket_sizes(most) == sizes
 
 
@@ -22,7 +30,8 @@ def test_steps_without_products_agree_for_all_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_rows", "sizes"), [(8, (4, 8)), (5, (4, 5)), (4, (4,)), (3, (4,)), (2, (4,)), (1, (1,)), (20, (4, 8, 16, 20))]
+    ("max_rows", "sizes"),
+    [(8, (4, 6, 8)), (5, (4, 5)), (4, (4,)), (3, (4,)), (2, (4,)), (1, (1,)), (20, (4, 6, 8, 12, 16, 20))],
 )
 def test_few_rows_that_round_by_their_place_are_filled_up(max_rows: int, sizes: tuple[int, ...]) -> None:
     step = SumStep(error=lambda rows: 1e-12 * torch.arange(rows) if rows in (2, 3) else torch.zeros(rows) + (rows == 1))
