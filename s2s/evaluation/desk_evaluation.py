@@ -8,7 +8,7 @@ import json
 import logging
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from s2s.evaluation.caller_script import Plan, Recording, Script, ScriptMaterial
 from s2s.evaluation.desk_conditions import CALLS, Condition, all_conditions
 from s2s.evaluation.desk_measures import measure, ratios
 from s2s.evaluation.desk_pages import model_card, report_section
+from s2s.evaluation.given_texts import desk_texts, say_texts
 from s2s.evaluation.judged_call import JudgedCall, Words, judge, words_of
 from s2s.evaluation.line import Line, LineConfig
 from s2s.evaluation.live_calls import LiveCall, live_calls
@@ -38,6 +39,7 @@ from s2s.evaluation.naturalness import Naturalness
 from s2s.evaluation.plots import draw_histogram, draw_intervals
 from s2s.evaluation.reactive_caller import ReactiveCaller
 from s2s.evaluation.recognise import Recogniser, Size
+from s2s.evaluation.speak import SpeakConfig
 from s2s.evaluation.statistics import mean_interval
 from s2s.evaluation.timeline import draw_timeline, write_stereo
 from s2s.models.step import Step
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 SAMPLED: tuple[Plan, ...] = ("talk", "barge_in", "backchannel", "silence", "ladder", "digits", "accent")
 DRAWN = ("clean", "unheard")
 LATENCY_LIMIT_MS = 500.0
+SPOKEN = "spoken"  # the name, among those of conditions, of the texts that are given to the model to say
 # Naturalness varies little: so many replies of a condition tell it.
 _MOS_REPLIES = 40
 _VOICE_CLIPS = 24
@@ -62,7 +65,8 @@ class DeskEvaluation:
     noises; digits: a table of single digits said by people, named by its column `text`; accents: a table of sentences
     (`text`, those whose `split` is "test"); agent: the agent's own clips, whose naturalness is the limit. What is empty
     is left out of the report, and with it the conditions that need it. count: calls of a whole evaluation, the clean
-    one; the other conditions have fewer. conditions: their names, by default all. cache: a folder for decoded audio.
+    one; the other conditions have fewer. conditions: their names, by default all. read_backs: numbers that the model is
+    given to say as text, with every reply of the desk; 0: it is given none. cache: a folder for decoded audio.
     """
 
     desk: str
@@ -77,6 +81,7 @@ class DeskEvaluation:
     cache: str = "runs/evaluation/cache"
     conditions: tuple[str, ...] = ()
     count: int = CALLS
+    read_backs: int = 20
     rows: int = 16
     seed: int = 0
     temperature: float | None = None
@@ -88,9 +93,9 @@ class DeskEvaluation:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("count", "rows", "workers", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, allowed is 1 and above")
+        for name, least in {"count": 1, "read_backs": 0, "rows": 1, "workers": 1, "threads": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, allowed is {least} and above")
         known = all_conditions()
         for name in self.conditions:
             if name not in known:
@@ -143,6 +148,7 @@ def evaluate_desk(config: DeskEvaluation, command: str) -> dict[str, Any]:
         ),
         "config": to_dict(config),
         "agent_recordings_mos": _voice_mos(config),
+        "spoken": measured.get(SPOKEN),
         "conditions": {},
         "left_out": left_out,
     }  # fmt: skip
@@ -190,13 +196,17 @@ def _run(config: DeskEvaluation, conditions: Sequence[Condition]) -> Iterator[tu
     """Each condition's name and measures, as they are finished; in processes of their own for several workers."""
     # Longest first, so that none is left to the end.
     ordered = sorted(conditions, key=lambda condition: -sum(condition.counts(config.count).values()))
+    work: list[tuple[str, Callable[[], dict[str, Any]]]]
+    work = [(condition.name, functools.partial(run_condition, config, condition)) for condition in ordered]
+    if config.read_backs:
+        work.append((SPOKEN, functools.partial(run_spoken, config)))
     if config.workers == 1:
-        for condition in ordered:
-            yield condition.name, run_condition(config, condition)
+        for name, run in work:
+            yield name, run()
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.workers, context) as pool:
-        running = {pool.submit(run_condition, config, condition): condition.name for condition in ordered}
+        running = {pool.submit(run): name for name, run in work}
         for done in as_completed(running):
             log.info("%s: done", running[done])
             yield running[done], done.result()
@@ -229,6 +239,15 @@ def run_condition(config: DeskEvaluation, condition: Condition) -> dict[str, Any
     # The order of the calls' ends is no matter, but the same numbers should come out in the same order.
     judged.sort(key=lambda call: call.name)
     return measure(judged, known) | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def run_spoken(config: DeskEvaluation) -> dict[str, Any]:
+    """Let the model say every reply of the desk as a given text, and return its measures."""
+    torch.set_num_threads(config.threads)
+    tools = _tools(config)
+    speaking = SpeakConfig(config.temperature, seed=config.seed, speed=config.speed)
+    texts = desk_texts(tools.desk, config.read_backs, config.seed)
+    return say_texts(tools.bundle, texts, tools.recogniser, tools.naturalness, speaking)
 
 
 def write_scripts(material: ScriptMaterial, counts: Mapping[Plan, int], seed: int) -> list[Script]:

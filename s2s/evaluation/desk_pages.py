@@ -22,6 +22,8 @@ def report_section(report: Report) -> str:
         parts += [f"By intent, {found['title']} (right of all).", _intents(report, name)]
     if accents := report["conditions"].get("human_accents"):
         parts.append(_accents(accents))
+    if spoken := report.get("spoken"):
+        parts.append(_spoken(spoken))
     if report["left_out"]:
         parts.append("Left out: " + "; ".join(f"{name}: {reason}" for name, reason in report["left_out"].items()) + ".")
     parts.append(_made(report))
@@ -170,6 +172,16 @@ def _accents(found: Mapping[str, Any]) -> str:
         worst = groups["worst_over_best"]
         text += f" ({each}; worst over best group {'unknown' if worst is None else f'{worst:.2f}'})"
     return text + "."
+
+
+def _spoken(found: Mapping[str, Any]) -> str:
+    text = (
+        f"As a voice for given texts (`s2s speak`), every reply and {found['whole']['n']} read-backs: "
+        f"{_share(found['said'])} heard rightly, {_errors(found['word_errors'])} of words misheard, numbers whole "
+        f"{_share(found['whole'])}; {_share(found['pushed'])} words had to be pushed, as the model did not ask for "
+        "them in time"
+    )
+    return text + (f"; DistillMOS {_mean(found['mos'])}." if found["mos"]["n"] else ".")
 
 
 def _made(report: Report) -> str:

@@ -15,6 +15,7 @@ from s2s.data.schema import Word
 from s2s.evaluation.audibility import audible_spans
 from s2s.models.dictated import MAX_TOKENS, DictatedStep, DictationState, dictate, is_done
 from s2s.models.offline import is_quiet, ticks
+from s2s.models.step import Step
 from s2s.models.traced import TracedStep
 from s2s.streams import AGENT_TEXT
 
@@ -57,16 +58,22 @@ class Spoken:
         }
 
 
-def speak(bundle: Bundle, text: str, config: SpeakConfig | None = None) -> Spoken:
+def speaking_step(bundle: Bundle, config: SpeakConfig | None = None) -> Step:
+    """The step that says given texts; making it takes seconds, so who says many makes it once."""
+    return bundle.step((config or SpeakConfig()).speed or bundle.defaults.speed, DictatedStep)
+
+
+def speak(bundle: Bundle, text: str, config: SpeakConfig | None = None, step: Step | None = None) -> Spoken:
     """Say a text as an agent who would wait for the caller, who is silent; it ends when the agent is quiet again.
 
-    Where the agent speaks first it has its opening in mind, which is stronger than another text.
+    Where the agent speaks first it has its opening in mind, which is stronger than another text. `step` is the bundle's
+    `speaking_step`, if there is one already.
 
     Raises ValueError for a text without words, one that is too long or no text, and a model that cannot say it.
     """
     config, spec = config or SpeakConfig(), bundle.codec.spec
     words = _tokens(bundle, text)
-    step = bundle.step(config.speed or bundle.defaults.speed, DictatedStep)
+    step = step or speaking_step(bundle, config)
     controls = bundle.controls(1, config.temperature, config.top_k, config.seed)
     if isinstance(step, TracedStep):
         step.prepare(controls)  # else the first step's time would hold the making of its graph

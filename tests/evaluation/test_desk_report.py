@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from s2s.checkpoint import Bundle, Defaults
 from s2s.cli import evaluate_desk as command
 from s2s.cli.main import app
 from s2s.config import to_dict
@@ -20,11 +21,25 @@ from s2s.evaluation.desk_evaluation import DeskEvaluation, evaluate_desk
 from s2s.evaluation.desk_measures import measure, ratios
 from s2s.evaluation.desk_pages import model_card, report_section
 from s2s.evaluation.dialogue_statistics import dialogue_statistics, per_minute
+from s2s.evaluation.given_texts import desk_texts, say_texts
 from s2s.evaluation.manifest import manifest
 from s2s.evaluation.statistics import mean_interval, percentile_interval, ratio_interval
+from s2s.streams import dialogue_layout
+from s2s.text import ByteTokenizer
 from tests.evaluation.desk import DESK, RATE, Hears, agent, material, played, right_texts
+from tests.tiny import SPEC, tiny_codec, tiny_model
 
 CONFIG = DeskEvaluation("recipes/support_desk/desk.yaml", ("clips/*.parquet",), recogniser="tiny", naturalness=False)
+
+
+def say():
+    """What a tiny model says of three replies and two read-backs, the first of each understood."""
+    texts = desk_texts(DESK, 2, seed=0)[-5:]
+    layout = dialogue_layout(SPEC.num_codebooks, SPEC.codebook_size, 256)
+    bundle = Bundle(tiny_codec(), tiny_model(layout), ByteTokenizer(), Defaults(speed="exact"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s2s.evaluation.speak.is_quiet", lambda wav: True)  # random weights never are
+        return say_texts(bundle, texts, Hears(texts[0].text, "", "", texts[3].text, ""))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +57,7 @@ def report():
             "clean": {"title": "clean"} | clean,
             "unheard": {"title": "unheard voices and wordings", "ratio_to_clean": ratios(silent, clean)} | silent,
         },
+        "spoken": say(),
         "left_out": {"human_digits": "no recordings of digits were given (digits)"},
     }
 
@@ -51,6 +67,7 @@ def test_pages_tell_every_measure(report):
     section, turns = report_section(report), report["conditions"]["clean"]["success"]["all_turns"]["n"]
     assert f"| clean | 100 % ({100 * turns / (turns + 3.8416):.0f} to 100) of {turns} |" in section
     assert re.search(r"\| unheard voices and wordings \| 0 % .*\| none / none \| 0\.00 \|", section)
+    assert "40 % (12 to 77) of 5 heard rightly" in section and "numbers whole 50 % (9 to 91) of 2" in section
     assert "its recordings 4.50" in section and "human_digits: no recordings of digits" in section
     card = model_card(report)
     assert section.rstrip() in card
@@ -67,7 +84,8 @@ def test_a_whole_run_writes_its_folder(tmp_path, monkeypatch):
                             texts=[], material=lambda condition: material(split=condition.split))  # fmt: skip
     monkeypatch.setattr(desk_evaluation, "_tools", lambda config: tools)
     monkeypatch.setattr(desk_evaluation, "_check", lambda config: None)
-    config = replace(CONFIG, folder=str(tmp_path), conditions=("loss_5", "voices"), count=1, rows=2, model="random")
+    config = replace(CONFIG, folder=str(tmp_path), conditions=("loss_5", "voices"), count=1, rows=2, read_backs=0,
+                     model="random")  # fmt: skip
     result = evaluate_desk(config, "test")
     assert list(result["conditions"]) == ["loss_5"] and list(result["left_out"]) == ["voices"]
     assert result["conditions"]["loss_5"]["calls"] == 2
