@@ -36,6 +36,9 @@ class DuplexTrainConfig:
     `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
     make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
     level on.
+    In a `dictated_share` of rows the caller is another row's, who has nothing to do with what the agent says: the loss
+    of the agent's text is left out there, and its sound has only this text to follow. Without such rows the two agree
+    in all of training, and what is said need not be what is written.
     `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
     spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
@@ -65,6 +68,7 @@ class DuplexTrainConfig:
     spelling_weight: float = 0.5
     wording_weight: float = 0.5
     read_share: float = 0.0
+    dictated_share: float = 0.0
     max_skipped_steps: int = 20
 
 
@@ -118,6 +122,10 @@ class DuplexModule(pl.LightningModule):
         """Every part of the loss, already weighted."""
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
+        dictated = torch.zeros_like(lengths, dtype=torch.bool)
+        if self.training:
+            dictated = torch.rand(len(lengths), device=lengths.device) < c.dictated_share
+            tracks = self._with_other_callers(tracks, dictated, lengths)
         read: ReadRows | None = None
         if self.reading is not None:
             written, unspoken = (tracks[n][:, 0, 0] == layout.stream(n).pad_id for n in ("user", "agent"))
@@ -152,10 +160,23 @@ class DuplexModule(pl.LightningModule):
             else:
                 target = grid[:, layout.rows(name).start]
                 weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
+                if layout.stream(name).side == "speak" and name != USER_TEXT:
+                    weight = weight * ~dictated[:, None]
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
         parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
         return parts
+
+    def _with_other_callers(self, tracks: dict[str, Tensor], dictated: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """The caller's tracks of rows [B] `dictated` replaced by those of the row before, as far as they reach."""
+        tracks = dict(tracks)
+        for stream in self.model.layout.streams:
+            if stream.side == "hear" or stream.name == USER_TEXT:
+                track = tracks[stream.name]
+                inside = torch.arange(track.shape[-1], device=track.device) < lengths[:, None, None]
+                other = torch.where(inside, track.roll(1, dims=0), stream.pad_id)
+                tracks[stream.name] = torch.where(dictated[:, None, None], other, track)
+        return tracks
 
     def _untimed(self, logits: Tensor, name: str, track: Tensor, lengths: Tensor) -> Tensor:
         """The loss of logits [B, S, V + 2] against the tokens of a track [B, 1, S] without their times."""

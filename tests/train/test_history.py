@@ -42,3 +42,28 @@ def test_noise_touches_everything_said_and_nothing_heard() -> None:
     assert not changed(before, after, "user").any()
     for name in ("user_text", "agent_text", "agent"):
         assert 0.3 < changed(before, after, name).float().mean() < 0.6
+
+
+def test_dictated_rows_hear_the_caller_of_the_row_before() -> None:
+    module = DuplexModule(DuplexTrainConfig(tiny_model(LAYOUT).config))
+    tracks = {s.name: torch.randint(s.vocab_size, (3, s.num_rows, 9)) for s in LAYOUT.streams}
+    lengths = torch.tensor([9, 4, 9])
+    mixed = module._with_other_callers(tracks, torch.tensor([False, True, True]), lengths)
+    for name in ("agent", "agent_text"):
+        assert torch.equal(mixed[name], tracks[name])
+    for name in ("user", "user_text"):
+        assert torch.equal(mixed[name][0], tracks[name][0])
+        assert torch.equal(mixed[name][1, :, :4], tracks[name][0, :, :4])
+        assert (mixed[name][1, :, 4:] == LAYOUT.stream(name).pad_id).all()
+        assert torch.equal(mixed[name][2], tracks[name][1])
+
+
+def test_what_a_dictated_agent_writes_is_not_to_be_learned() -> None:
+    torch.manual_seed(0)
+    config = DuplexTrainConfig(tiny_model(LAYOUT).config, dictated_share=1.0)
+    module = DuplexModule(config)
+    batch = {s.name: torch.randint(s.vocab_size, (2, s.num_rows, 9)) for s in LAYOUT.streams}
+    batch |= {"agent_active": torch.ones(2, 9, dtype=torch.bool), "lengths": torch.tensor([9, 9])}
+    parts = module.train().losses(batch)
+    assert parts["agent_text"] == 0 and parts["agent_first"] > 0
+    assert module.eval().losses(batch)["agent_text"] > 0
