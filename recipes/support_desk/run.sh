@@ -50,7 +50,7 @@ if ((stage <= 5)); then
         "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy"
 fi
 if ((stage <= 6)); then
-    echo "6/8 calls, single turns, speech that is only listened to and calls that are only read, as codes and words"
+    echo "6/8 calls, single turns, speech that is only listened to and calls that are read, as codes and words"
     workers=$(nproc)
     encode() {
         for ((worker = 0; worker < workers; worker++)); do
@@ -62,12 +62,13 @@ if ((stage <= 6)); then
     encode --stage listen "${speech[@]}" --seed 3
     encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
     encode --stage encode "${clips[@]}" --count "$calls" --seed 2
-    encode --stage written --count $((6 * calls)) --drawn 750 --seed 4
+    encode --stage written --count $((2 * calls)) --drawn 750 --seed 4
+    encode --stage written --spoken --count "$calls" --drawn 750 --seed 5
 fi
 if ((stage <= 7)); then
     echo "7/8 the model"
     s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
-        "data.shards=[$out/train,$out/turns,$out/listen,$out/written]"
+        "data.shards=[$out/train,$out/turns,$out/listen,$out/written,$out/spoken]"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
