@@ -76,6 +76,8 @@ SENTENCE_PAUSE_S = 0.22
 ROWS_PER_WRITE = 2000
 # Calls to cut single turns from: the caller speaks at once, and one of six says a number.
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
+# What the agent does in these cases has to be met more often than it happens to be learned.
+RARE_CASES = {"filler_unclear": 2.5, "out_of_scope": 2.5, "human": 2.5, "goodbye": 2.0}
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}
 
 
@@ -270,9 +272,11 @@ def main() -> None:
             num_dialogues=args.count,
             split=args.split,
             seed=args.seed,
+            weights=WEIGHTS | RARE_CASES,
+            unclear_again=0.5,
         )
         if args.stage == "turns":
-            config = replace(config, call=ONE_TURN, weights=WEIGHTS | NUMBERS_OFTEN)
+            config = replace(config, call=ONE_TURN, weights=config.weights | NUMBERS_OFTEN)
         if args.stage in ("encode", "turns", "listen", "written"):
             encode_calls(config, find_tokenizer(args.out / "tokenizer.json", desk, phrases, args.vocab), args)
         else:
@@ -340,7 +344,7 @@ def written_calls(config: ComposeConfig, drawn: int, spoken: bool = False) -> Wr
     said = caller_lines(phrases, rng) + drawn_lines(load_wordings(HERE / "wordings.yaml"), drawn, rng)
     lines = [Line(" ".join(line["texts"]), line["intent"], line["digits"]) for line in said]
     replies = load_clips(expand([config.agent]), Path(config.cache), RATE)
-    desk, weights = load_desk(config.desk), WEIGHTS | NUMBERS_OFTEN
+    desk, weights = load_desk(config.desk), config.weights | NUMBERS_OFTEN
     return WrittenCalls(desk, replies, lines, weights, config.num_dialogues, config.split, config.seed, spoken=spoken)
 
 

@@ -32,8 +32,8 @@ class ComposeConfig:
     """Where the clips are and which calls are wanted.
 
     `desk` is the desk's YAML, `agent` the table of its replies; `callers` and `noise` are globs of tables, `cache` is a
-    folder for decoded audio. `weights` by intent say what callers want. `augment` is what happens to the caller's track
-    afterwards (None: nothing). The same config, clips, seed, split and number give the same call.
+    folder for decoded audio. `weights` by intent say what callers want, `unclear_again` how often two turns in a row
+    are not understood. `augment` is what happens to the caller's track afterwards (None: nothing). The same config, clips, seed, split and number give the same call.
     """
 
     desk: str
@@ -47,6 +47,7 @@ class ComposeConfig:
     call: CallConfig = field(default_factory=CallConfig)
     augment: AugmentConfig | None = MODERATE
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    unclear_again: float = 0.25
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -105,7 +106,9 @@ class Composer:
             raise ValueError(f"{config.agent}: no clip of the replies {missing}")
         said = {digits for _, digits in replies if digits}
         callers = Callers(load_clips(expand(config.callers), cache, rate), rate, said)
-        self.material = Material(desk, replies, callers, Wishes(desk, config.weights, callers.has))
+        self.material = Material(
+            desk, replies, callers, Wishes(desk, config.weights, callers.has, config.unclear_again)
+        )
         noises = load_clips(expand(config.noise), cache, rate)
         self.noises = [int16_to_float(np.asarray(clip.pcm)) for clip in noises]
 

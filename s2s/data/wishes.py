@@ -9,11 +9,9 @@ from s2s.data.desk import Desk, DeskCall
 # Callers who give a number, ask for something again or know the opening's answer come often; the rest weigh 1.
 WEIGHTS = {
     "track": 2.5, "late": 1.5, "give_number": 1.5, "track_with_number": 3.0, "change_address": 2.0, "redeliver": 2.0,
-    "opening_hours": 2.0, "location": 2.0, "refund": 1.5, "human": 2.5, "hello": 1.5, "thanks": 1.5, "goodbye": 2.0,
-    "repeat": 1.5, "out_of_scope": 2.5, "filler_unclear": 2.5, "hold_on": 1.0,
+    "opening_hours": 2.0, "location": 2.0, "refund": 1.5, "human": 1.5, "hello": 1.5, "thanks": 1.5, "goodbye": 1.5,
+    "repeat": 1.5, "out_of_scope": 1.5, "filler_unclear": 1.0, "hold_on": 1.0,
 }  # fmt: skip
-# Who was not understood is often not understood again: what the agent does then has to be met to be learned.
-UNCLEAR_AGAIN = 0.5
 # What is said while the agent waits for an answer, as shares; "" is any intent that fits always.
 ANSWERS: dict[str, dict[str, float]] = {
     "number": {"give_number": 0.82, "repeat": 0.05, "hold_on": 0.06, "filler_unclear": 0.03, "": 0.04},
@@ -30,16 +28,21 @@ FOREIGN = {"confirm_number": ("zip", "code", "address", "area"), "confirm_zip": 
 class Wishes:
     """Draws intents of a desk."""
 
-    def __init__(self, desk: Desk, weights: Mapping[str, float], available: Callable[[str], bool]) -> None:
-        """`weights` by intent (1 where absent) hold outside of questions; `available` says what there are clips of."""
+    def __init__(
+        self, desk: Desk, weights: Mapping[str, float], available: Callable[[str], bool], unclear_again: float = 0.25
+    ) -> None:
+        """`weights` by intent (1 where absent) hold outside of questions; `available` says what there are clips of.
+
+        `unclear_again`: how often a caller who was not understood is not understood again.
+        """
         free = [name for name, intent in desk.intents.items() if not intent.contexts]
         self.free = [name for name in (*free, "track_with_number", "filler_unclear") if available(name)]
         self.weights = np.array([weights.get(name, 1.0) for name in self.free])
-        self._available = available
+        self._available, self._unclear_again = available, unclear_again
 
     def draw(self, state: DeskCall, rng: np.random.Generator, ending: bool) -> str:
         """The next intent; `ending` says that it may well be the last one."""
-        if state.not_understood and rng.random() < UNCLEAR_AGAIN:
+        if state.not_understood and rng.random() < self._unclear_again:
             return _pick({"filler_unclear": 0.5, "out_of_scope": 0.5}, rng)
         answers = {n: p for n, p in ANSWERS.get(state.waiting, {}).items() if not n or self._available(n)}
         chosen = _pick(answers, rng) if answers else ""
