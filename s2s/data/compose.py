@@ -33,7 +33,8 @@ class ComposeConfig:
 
     `desk` is the desk's YAML, `agent` the table of its replies; `callers` and `noise` are globs of tables, `cache` is a
     folder for decoded audio. `weights` by intent say what callers want, `unclear_again` how often two turns in a row
-    are not understood. `augment` is what happens to the caller's track afterwards (None: nothing). The same config, clips, seed, split and number give the same call.
+    are not understood. `augment` is what happens to the caller's track afterwards (None: nothing). The same config,
+    clips, seed, split and number give the same call.
     """
 
     desk: str
