@@ -206,11 +206,12 @@ def _replies(
     from s2s.evaluation.statistics import summarise
     from s2s.evaluation.timeline import write_stereo
 
+    wanted = _cases(cases)  # its mistakes are told before anything is loaded
     bundle, recogniser = open_model(model), Recogniser()
     scores, rows, steps = [], [], []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    for number, case in enumerate(_cases(cases)):
+    for number, case in enumerate(wanted):
         wav, rate = read_channel(cases.parent / case["audio"], "left")
         said = answer(bundle, wav, rate, AnswerConfig(temperature=temperature, seed=seed + number, speed=speed))
         score = score_replies(

@@ -261,7 +261,6 @@ def test_evaluate_codec(model: str) -> None:
     [("", "holds no cases"), ("{", "line 1 is not JSON"), ('{"audio": "x"}', "line 1 has no 'audio' and 'reply'")],
 )
 def test_evaluate_replies_mistakes_are_one_line(model: str, tmp_path: Path, text: str, message: str) -> None:
-    pytest.importorskip("faster_whisper")
     (tmp_path / "cases.jsonl").write_text(text)
     assert message in error_line(s2s("evaluate", "replies", tmp_path / "cases.jsonl", "--model", model))
 
