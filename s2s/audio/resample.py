@@ -89,9 +89,9 @@ class StreamingResampler:
         known = self._origin + self._buffer.shape[1] - self._half  # input positions with a full filter span
         end = max(self._emitted, -(-known * self._up // self._down))
         y = np.empty((self.channels, end - self._emitted), dtype=np.float32)
+        outputs = self._by_phase if self._up <= _FEW_PHASES else self._gathered
         for start in range(self._emitted, end, _BLOCK):
             stop = min(start + _BLOCK, end)
-            outputs = self._by_phase if self._up <= _FEW_PHASES else self._gathered
             y[:, start - self._emitted : stop - self._emitted] = outputs(start, stop)
         self._emitted = end
         if last:

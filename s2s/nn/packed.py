@@ -34,6 +34,8 @@ class PackedLinear(nn.Module):
         self.bare = self.packed if bias is None else torch.ops.quantized.linear_prepack(rounded, None)
         self.register_buffer("bias", None if bias is None else bias.detach().clone(), persistent=False)
         self.reduce_range = not _is_vnni_supported()  # without VNNI the products of 8 bits overflow
+        # Only this library of products takes inputs that are scaled already.
+        self.together = torch.backends.quantized.engine in ("x86", "fbgemm")
         self.zero = 64 if self.reduce_range else 128
         self.register_buffer("weight", torch.zeros(0), persistent=False)
 
@@ -42,6 +44,8 @@ class PackedLinear(nn.Module):
         if len(x) == 1:
             y = torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
             return y
+        if not self.together:
+            return torch.cat([self(row) for row in x.split(1)])
         largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
         step = 1 / (self.zero - 1)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / largest, step, self.zero, self.bare)

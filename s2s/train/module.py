@@ -123,7 +123,7 @@ class DuplexModule(pl.LightningModule):
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
         dictated = torch.zeros_like(lengths, dtype=torch.bool)
-        if self.training:
+        if self.training and c.dictated_share:
             dictated = torch.rand(len(lengths), device=lengths.device) < c.dictated_share
             tracks = self._with_other_callers(tracks, dictated, lengths)
         read: ReadRows | None = None
@@ -160,7 +160,7 @@ class DuplexModule(pl.LightningModule):
             else:
                 target = grid[:, layout.rows(name).start]
                 weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
-                if layout.stream(name).side == "speak" and name != USER_TEXT:
+                if name == AGENT_TEXT:
                     weight = weight * ~dictated[:, None]
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss

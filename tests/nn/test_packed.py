@@ -73,3 +73,11 @@ def test_a_build_without_8_bit_products_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(type(torch.backends.quantized), "engine", "none", raising=False)
     with pytest.raises(ValueError, match="no 8-bit products"):
         for_live(nn.Linear(2, 2), int8=True)
+
+
+def test_a_library_that_cannot_take_rows_together_takes_them_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "engine", "qnnpack", raising=False)
+    packed = PackedLinear(torch.randn(8, 16), None)
+    monkeypatch.undo()
+    x = torch.randn(3, 2, 16)
+    assert torch.equal(packed(x), torch.cat([packed(row) for row in x.split(1)]))
