@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from s2s.data.schema import Action, Word
+from s2s.data.schema import Action, EncodedDialogue, Word
 from s2s.text import Tokenizer
 
 # The agent's first word is decided before its sound: each step of lead is one less in which to hear the caller out.
 AGENT_LEAD_STEPS = 1
 USER_LAG_STEPS = 3
+LONGEST_WORD_STEPS = 16  # tokens of one speaker that are further apart belong to two turns
+TURN_STEPS = 6  # least silence before a caller's turn in a hurried row, where there is one
 
 Anchor = Literal["start", "end"]
 
@@ -80,6 +84,26 @@ def steps_to_words(
         start, end = (time, time + length) if anchor == "start" else (max(Fraction(0), time - length), time)
         words.append(Word(text, float(start), float(end)))
     return words
+
+
+def hurried(row: EncodedDialogue, pace: float, pad: int) -> EncodedDialogue:
+    """A row without sound in which one speaker's tokens follow each other in `pace` of the steps they took.
+
+    What is said in it is then learned in a fraction of the steps. The caller also waits less long before speaking;
+    before the agent speaks all takes as long as it did, as when to reply is not to be learned from a hurried row.
+    """
+    user, agent = row.user_text != pad, row.agent_text != pad
+    kept = np.ones(row.num_frames, dtype=bool)
+    for before, after in pairwise(np.flatnonzero(user | agent)):
+        between = after - before - 1
+        if agent[before] and user[after] and not agent[after]:
+            kept[before + 1 + round(between * pace) : max(0, after - TURN_STEPS)] = False
+        elif user[before] == user[after] and agent[before] == agent[after] and between < LONGEST_WORD_STEPS:
+            kept[before + 1 + round(between * pace) : after] = False
+    return replace(
+        row, user=row.user[:, kept], agent=row.agent[:, kept], user_text=row.user_text[kept],
+        agent_text=row.agent_text[kept], agent_active=row.agent_active[kept], meta=row.meta | {"pace": pace},
+    )  # fmt: skip
 
 
 def actions_to_steps(

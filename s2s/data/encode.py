@@ -16,7 +16,7 @@ import torch
 from s2s.audio.resample import resample
 from s2s.codec.base import Codec
 from s2s.config import to_dict
-from s2s.data.align import AGENT_LEAD_STEPS, USER_LAG_STEPS, actions_to_steps, pad_id, words_to_steps
+from s2s.data.align import AGENT_LEAD_STEPS, USER_LAG_STEPS, actions_to_steps, hurried, pad_id, words_to_steps
 from s2s.data.augment import AugmentConfig, augment_caller
 from s2s.data.dialogues import DialogueSource
 from s2s.data.schema import Dialogue, EncodedDialogue
@@ -134,7 +134,7 @@ class Encoder:
         step_s = self._step_s
         agent_text = words_to_steps(dialogue.agent_words, self.tokenizer, num_frames, step_s, config.lead_steps)
         actions_to_steps(agent_text, dialogue.actions, self.tokenizer, step_s, config.lead_steps)
-        return EncodedDialogue(
+        row = EncodedDialogue(
             id=dialogue.id,
             user=codes[0],
             agent=codes[1],
@@ -144,6 +144,7 @@ class Encoder:
             source=source,
             meta=dialogue.meta,
         )
+        return hurried(row, dialogue.pace, pad_id(self.tokenizer)) if dialogue.pace < 1 else row
 
 
 def encode_dialogues(

@@ -52,7 +52,8 @@ class Action:
 class Dialogue:
     """Two mono tracks of one length on one clock: `user` [N] and `agent` [N] float32 in [-1, 1].
 
-    `actions` are the agent's. Tracks named in `written` have words alone: they say how long they are and no more.
+    `actions` are the agent's. Tracks named in `written` have words alone: they say how long they are and no more. Where
+    both are, words may take only `pace` of their time when encoded, see `align.hurried`.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Dialogue:
     meta: dict[str, Any] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     written: tuple[str, ...] = ()
+    pace: float = 1.0
 
     @property
     def num_samples(self) -> int:
@@ -93,6 +95,8 @@ class Dialogue:
                 raise DialogueError(
                     f"word {word.text!r} at {word.start_s} s is after the end at {self.duration_s:.2f} s"
                 )
+        if not 0 <= self.pace <= 1 or (self.pace < 1 and set(self.written) != {"user", "agent"}):
+            raise DialogueError(f"pace {self.pace}, allowed is 0 to 1, and below 1 only where both tracks are written")
         for action in self.actions:
             if not 0 <= action.at_s <= self.duration_s + WORD_TOLERANCE_S:
                 raise DialogueError(f"action {action.name!r} at {action.at_s} s, allowed is 0 to {self.duration_s:.2f}")

@@ -23,12 +23,12 @@ WRITTEN = "written calls"  # the name of the source in its shards
 # How long words take: a fit to 869 clips of callers.
 WORD_S, LETTER_S, COMMA_S = 0.056, 0.045, 0.098
 SPEED = (0.8, 1.25)
-# Without sound nobody can tell that a pause is one for thinking, or that somebody begins to speak over the agent.
+# Without sound nobody can tell that a pause is one for thinking.
 ONLY_WORDS = CallConfig(
     turns=(0.15, 0.25, 0.3, 0.3),
     caller_first=0.6,
-    over_opening=0.0,
-    barge_in=0.0,
+    over_opening=0.1,
+    barge_in=0.15,
     thinking_pause=0.0,
     long_wait=0.02,
     nobody_speaks=0.02,
@@ -51,13 +51,17 @@ class WrittenCalls:
     def __init__(
         self, desk: Desk, replies: Iterable[Clip], lines: Iterable[Line], weights: Mapping[str, float], count: int,
         split: str = "train", seed: int = 0, config: CallConfig = ONLY_WORDS, spoken: bool = False,
+        paces: tuple[float, ...] = (1.0,),
     ) -> None:  # fmt: skip
         """Args:
         replies: renditions of every fixed reply, and of a read-back of each length, whose times are taken.
         spoken: the agent is heard, and so reads back no numbers but those of the renditions.
+        paces: each call has one of these, see `align.hurried`; where the agent is heard, words keep their time.
         """
+        if spoken and set(paces) != {1.0}:
+            raise ValueError(f"paces are {list(paces)}, allowed is 1 where the agent is heard")
         self.name, self._written = WRITTEN, ("user",) if spoken else ("user", "agent")
-        self._count, self._split, self._seed, self._config = count, split, seed, config
+        self._count, self._split, self._seed, self._config, self._paces = count, split, seed, config, paces
         rng, longest = random.Random(f"written {seed}"), round(config.longest_s * config.sample_rate)
         self._nothing = np.broadcast_to(np.int16(0), longest)
         clips = [self._said(line, rng) for line in lines]
@@ -77,7 +81,7 @@ class WrittenCalls:
             raise IndexError(index)
         rng = np.random.default_rng((self._seed, index))
         call = Call(self._material, self._config, self._split, rng).run(self.row_id(index))
-        return replace(call, written=self._written)
+        return replace(call, written=self._written, pace=float(rng.choice(self._paces)))
 
     def _said(self, line: Line, rng: random.Random) -> Clip:
         words = list(place_by_letters(line.text, rng.uniform(*SPEED)))

@@ -41,6 +41,9 @@ class DuplexTrainConfig:
     in all of training, and what is said need not be what is written.
     `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
     spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
+    With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
+    only on the agent's text. Which reply follows from which words takes many more calls than their sound does, and
+    words cost a fifth of it.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -69,6 +72,7 @@ class DuplexTrainConfig:
     wording_weight: float = 0.5
     read_share: float = 0.0
     dictated_share: float = 0.0
+    replies_only: bool = False
     max_skipped_steps: int = 20
 
 
@@ -87,14 +91,25 @@ class DuplexModule(pl.LightningModule):
             raise ValueError("read_share needs model.wording_layer, behind which tokens can be read")
         if config.model.wording_layer and tokenizer is not None:
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
+        if config.replies_only:
+            self._keep_but_replies()
         self.skipped_steps = 0
         self.step_taken = True
         self.work = Work()
 
+    def _keep_but_replies(self) -> None:
+        if not self.config.model.wording_layer:
+            raise ValueError("replies_only needs model.wording_layer, the layers behind which are trained")
+        layers = self.model.backbone.layers[self.config.model.wording_layer :]
+        self.requires_grad_(False)
+        for part in (layers, self.model.backbone.norm, self.model.wording.back, self.model.text_heads[AGENT_TEXT]):
+            part.requires_grad_(True)
+
     def configure_optimizers(self) -> Any:
         c = self.config
-        matrices = [p for p in self.parameters() if p.dim() >= 2]
-        others = [p for p in self.parameters() if p.dim() < 2]
+        trained = [p for p in self.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.dim() >= 2]
+        others = [p for p in trained if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, 0.95))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -146,7 +161,7 @@ class DuplexModule(pl.LightningModule):
         with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs, read=given)
         parts = {}
-        if pieces or tokens:
+        if (pieces or tokens) and not c.replies_only:
             heard = tracks[USER_TEXT]
             if read is not None:
                 heard = heard.masked_fill(read.rows[:, None, None], layout.stream(USER_TEXT).pad_id)
@@ -154,7 +169,9 @@ class DuplexModule(pl.LightningModule):
                 parts["spelling"] = c.spelling_weight * self.spelling(pieces[0], heard[:, 0], lengths)
             if tokens:
                 parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, heard, lengths)
-        for name, logits in self.model.text_logits(hidden).items():
+        learned = {name: head for name, head in self.model.text_heads.items() if name == AGENT_TEXT or not c.replies_only}
+        for name, head in learned.items():
+            logits = head(hidden)
             if name in c.model.untimed:
                 loss = self._untimed(logits, name, tracks[name], lengths)
             else:
@@ -164,7 +181,8 @@ class DuplexModule(pl.LightningModule):
                     weight = weight * ~dictated[:, None]
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
-        parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
+        if not c.replies_only:
+            parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
         return parts
 
     def _with_other_callers(self, tracks: dict[str, Tensor], dictated: Tensor, lengths: Tensor) -> dict[str, Tensor]:

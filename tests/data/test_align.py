@@ -13,12 +13,13 @@ from s2s.data.align import (
     Anchor,
     actions_to_steps,
     clean_words,
+    hurried,
     pad_id,
     steps_to_actions,
     steps_to_words,
     words_to_steps,
 )
-from s2s.data.schema import Action, Word
+from s2s.data.schema import Action, EncodedDialogue, Word
 from s2s.text import BpeTokenizer, ByteTokenizer
 
 STEP = Fraction(960, 24_000)
@@ -107,3 +108,29 @@ def test_actions_stand_where_nothing_is_said_and_come_back() -> None:
 def test_an_action_that_the_tokenizer_does_not_know_is_named() -> None:
     with pytest.raises(ValueError, match="'transfer' is none of the tokenizer's"):
         actions_to_steps(np.full(9, pad_id(ACTING)), [Action("transfer", 0.1)], ACTING, STEP)
+
+
+def test_a_hurried_row_says_the_same_and_leaves_the_agent_its_time() -> None:
+    pad, steps = pad_id(BYTES), 60
+    user, agent = np.full(steps, pad, np.int16), np.full(steps, pad, np.int16)
+    user[[3, 9, 14, 43]], agent[[20, 26, 36]] = [1, 2, 3, 4], [5, 6, 7]
+    codes = np.arange(2 * steps, dtype=np.int16).reshape(2, steps)
+    row = EncodedDialogue("a", codes, codes, user, agent, np.ones(steps, np.uint8), meta={"kind": "opening"})
+    fast = hurried(row, 0.0, pad)
+    assert np.flatnonzero(fast.user_text != pad).tolist() == [3, 4, 5, 20], "6 steps before the caller's next turn"
+    assert np.flatnonzero(fast.agent_text != pad).tolist() == [11, 12, 13], "5 steps before the reply, as there were"
+    assert fast.num_frames == 20 + (steps - 43) and fast.meta == {"kind": "opening", "pace": 0.0}
+    assert fast.user.shape == fast.agent.shape == (2, fast.num_frames) and fast.agent_active.size == fast.num_frames
+    half = hurried(row, 0.5, pad)
+    assert np.flatnonzero(half.user_text != pad)[:3].tolist() == [3, 6, 9]
+    same = hurried(row, 1.0, pad)
+    assert np.array_equal(same.user_text, user) and np.array_equal(same.agent_text, agent)
+
+
+def test_where_both_speak_nothing_is_hurried() -> None:
+    pad = pad_id(BYTES)
+    user, agent = np.full(30, pad, np.int16), np.full(30, pad, np.int16)
+    agent[[2, 8, 14]], user[[5, 11]] = [1, 2, 3], [4, 5]
+    codes = np.zeros((2, 30), np.int16)
+    fast = hurried(EncodedDialogue("a", codes, codes, user, agent, np.zeros(30, np.uint8)), 0.0, pad)
+    assert fast.num_frames == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from s2s.data.desk import DIGIT_WORDS, load_desk
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.encoded import BatchKey, EncodedDataset, build_arrow
 from s2s.data.shards import common_info, shard_files
-from s2s.data.written import WRITTEN, Line, WrittenCalls, place_by_letters, with_digits
+from s2s.data.written import ONLY_WORDS, WRITTEN, Line, WrittenCalls, place_by_letters, with_digits
 from s2s.text import BpeTokenizer
 from tests.data.desk_clips import DESK, RATE, write_tables
 from tests.data.fake_codec import FakeCodec
@@ -39,7 +40,8 @@ def replies(tmp_path: Path) -> list[Clip]:
 
 
 def calls(replies: list[Clip], count: int = 60, seed: int = 0) -> WrittenCalls:
-    return WrittenCalls(load_desk(DESK), replies, LINES, WEIGHTS, count, seed=seed)
+    whole = replace(ONLY_WORDS, barge_in=0.0, over_opening=0.0)  # replies are not cut
+    return WrittenCalls(load_desk(DESK), replies, LINES, WEIGHTS, count, seed=seed, config=whole)
 
 
 def test_numbers_that_no_clip_says_are_read_back_and_decide_what_follows(replies: list[Clip]) -> None:
@@ -121,6 +123,21 @@ def test_beside_others_only_written_calls_have_no_sound(replies: list[Clip]) -> 
     silence = encoder.codec.spec.codebook_size + 1
     assert (rows[0].user == silence).all() and (rows[0].agent == silence).all()
     assert (rows[1].user == alone[0].user).all() and (rows[1].user < silence - 1).all()
+
+
+def test_hurried_calls_say_the_same_in_fewer_steps(replies: list[Clip]) -> None:
+    desk, encoder = load_desk(DESK), Encoder(FakeCodec(), TOKENIZER, EncodeConfig())
+    slow, fast = (WrittenCalls(desk, replies, LINES, WEIGHTS, 8, paces=paces) for paces in ((1.0,), (0.0,)))
+    pad = TOKENIZER.vocab_size + 1
+    for number in range(8):
+        rows = [encoder.encode([encoder.prepare(source[number], 0)], "")[0] for source in (slow, fast)]
+        said = [[row.user_text[row.user_text != pad], row.agent_text[row.agent_text != pad]] for row in rows]
+        assert all(np.array_equal(a, b) for a, b in zip(*said, strict=True))
+        assert rows[1].num_frames < rows[0].num_frames
+    with pytest.raises(ValueError, match="allowed is 1 where the agent is heard"):
+        WrittenCalls(desk, replies, LINES, WEIGHTS, 8, spoken=True, paces=(1.0, 0.5))
+    with pytest.raises(ValueError, match=r"pace 0\.5, allowed .* only where both tracks are written"):
+        replace(fast[0], written=("user",), pace=0.5).check()
 
 
 def test_an_agent_who_is_heard_reads_back_what_it_has_been_recorded_with(replies: list[Clip]) -> None:

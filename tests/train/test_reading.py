@@ -160,3 +160,24 @@ def test_where_only_the_caller_is_written_the_voice_is_learned() -> None:
 def test_reading_needs_a_layer_to_read_behind() -> None:
     with pytest.raises(ValueError, match=r"read_share needs model\.wording_layer"):
         DuplexModule(DuplexTrainConfig(tiny_model(LAYOUT).config, read_share=0.1), TOKENIZER)
+
+
+def test_replies_only_leaves_hearing_and_speaking_as_they_are() -> None:
+    torch.manual_seed(0)
+    config = replace(tiny_model(LAYOUT).config, wording_layer=1)
+    module = DuplexModule(DuplexTrainConfig(config, replies_only=True), TOKENIZER)
+    words = track(*[" one two three"] * 4)[:, None]
+    silent = torch.full((4, 2, 60), 17)
+    batch = {"user": silent, "agent": silent, "user_text": words, "agent_text": words,
+             "agent_active": torch.ones(4, 60, dtype=torch.bool), "lengths": torch.full((4,), 60)}  # fmt: skip
+    parts = module.losses(batch)
+    assert set(parts) == {"agent_text"}
+    parts["agent_text"].backward()
+    learned = {name for name, p in module.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    behind = ("backbone.layers.1.", "backbone.norm", "wording.back", "text_heads.agent_text")
+    assert learned and all(name.startswith(behind) for name in learned)
+    assert {name for name, _ in module.model.named_parameters() if name.startswith(behind)} <= learned
+    trained = {id(p) for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
+    assert trained == {id(p) for p in module.parameters() if p.requires_grad}
+    with pytest.raises(ValueError, match=r"replies_only needs model\.wording_layer"):
+        DuplexModule(DuplexTrainConfig(tiny_model(LAYOUT).config, replies_only=True), TOKENIZER)
