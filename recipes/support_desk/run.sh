@@ -66,9 +66,13 @@ if ((stage <= 6)); then
     encode --stage written --spoken --count "$calls" --drawn 750 --seed 5
 fi
 if ((stage <= 7)); then
-    echo "7/8 the model"
+    echo "7/8 the model: hearing and speaking, then which reply follows from which words, then all of it again"
+    shards="data.shards=[$out/train,$out/turns,$out/listen,$out/written,$out/spoken]"
+    s2s train experiment=support_desk folder="$out/first" codec_from="$out/general" "$shards"
+    s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
+        init_from="$(newest "$out/first")" "data.shards=[$out/written]"
     s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
-        "data.shards=[$out/train,$out/turns,$out/listen,$out/written,$out/spoken]"
+        init_from="$(newest "$out/replies")" optim.total_steps=1600 "$shards"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"

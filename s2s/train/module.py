@@ -38,7 +38,8 @@ class DuplexTrainConfig:
     level on.
     In a `dictated_share` of rows the caller is another row's, who has nothing to do with what the agent says: the loss
     of the agent's text is left out there, and its sound has only this text to follow. Without such rows the two agree
-    in all of training, and what is said need not be what is written.
+    in all of training, and what is said need not be what is written. In half of them, where the codec's silence is
+    known, nobody calls at all, as in `s2s speak`.
     `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
     spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
     With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
@@ -93,6 +94,7 @@ class DuplexModule(pl.LightningModule):
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
         if config.replies_only:
             self._keep_but_replies()
+        self.silence: Tensor | None = None  # codes [K] of a caller who says nothing, where the codec is known
         self.skipped_steps = 0
         self.step_taken = True
         self.work = Work()
@@ -137,10 +139,15 @@ class DuplexModule(pl.LightningModule):
         """Every part of the loss, already weighted."""
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
-        dictated = torch.zeros_like(lengths, dtype=torch.bool)
+        waits, dictated = batch.get("waits"), torch.zeros_like(lengths, dtype=torch.bool)
         if self.training and c.dictated_share:
-            dictated = torch.rand(len(lengths), device=lengths.device) < c.dictated_share
+            dice = torch.rand(len(lengths), device=lengths.device) / c.dictated_share
+            spoken = tracks["agent"][:, 0, 0] != layout.stream("agent").pad_id
+            dictated, alone = spoken & (dice < 1), spoken & (dice < 0.5)
             tracks = self._with_other_callers(tracks, dictated, lengths)
+            if self.silence is not None:
+                tracks = self._without_callers(tracks, alone, self.silence)
+                waits = None if waits is None else waits | alone
         read: ReadRows | None = None
         if self.reading is not None:
             written, unspoken = (tracks[n][:, 0, 0] == layout.stream(n).pad_id for n in ("user", "agent"))
@@ -150,7 +157,7 @@ class DuplexModule(pl.LightningModule):
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)
         valid = steps < lengths[:, None] - 1  # the last column predicts a frame beyond the end
-        inputs = model_inputs(layout, grid, batch.get("waits"))
+        inputs = model_inputs(layout, grid, waits)
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
         given, sounds = None, valid
@@ -181,7 +188,9 @@ class DuplexModule(pl.LightningModule):
                     weight = weight * ~dictated[:, None]
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
-        if not c.replies_only:
+        if c.replies_only:
+            self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
+        else:
             parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
         return parts
 
@@ -194,6 +203,15 @@ class DuplexModule(pl.LightningModule):
                 inside = torch.arange(track.shape[-1], device=track.device) < lengths[:, None, None]
                 other = torch.where(inside, track.roll(1, dims=0), stream.pad_id)
                 tracks[stream.name] = torch.where(dictated[:, None, None], other, track)
+        return tracks
+
+    def _without_callers(self, tracks: dict[str, Tensor], alone: Tensor, silence: Tensor) -> dict[str, Tensor]:
+        """The caller's tracks of rows [B] `alone` as they are while nobody says anything."""
+        tracks = dict(tracks)
+        for stream in self.model.layout.streams:
+            if stream.side == "hear" or stream.name == USER_TEXT:
+                nothing = silence.to(alone.device)[:, None] if stream.num_rows > 1 else stream.pad_id
+                tracks[stream.name] = torch.where(alone[:, None, None], nothing, tracks[stream.name])
         return tracks
 
     def _untimed(self, logits: Tensor, name: str, track: Tensor, lengths: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from s2s.data.datamodule import DialogueDataModule
 from s2s.data.resume import ResumableDataModule
 from s2s.data.shards import ShardInfo, read_shard, shard_files
 from s2s.data.written import WRITTEN
+from s2s.models.step import silence_codes
 from s2s.streams import dialogue_layout
 from s2s.text import Tokenizer, load_tokenizer
 from s2s.train.callbacks import DataWait, Ema, SeedEachBatch, Speed
@@ -98,6 +99,7 @@ def build_duplex(config: DuplexRun) -> tuple[ResumableDataModule, DuplexModule, 
         return data, module, None, frame_s
     codec = load_codec(config.codec_from)
     _start_from_codec(module, codec, info, config.codec_from)
+    module.silence = silence_codes(codec)
     return data, module, DuplexSamples(Path(config.folder) / "samples", config.callbacks, codec, tokenizer), frame_s
 
 

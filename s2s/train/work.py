@@ -1,7 +1,8 @@
 """The work in a training batch: frames of audio, and floating-point operations as MFU counts them.
 
 A product with a weight costs 2 operations forward and 4 backward for each position it is applied to, so a batch costs
-6 * (parameters) * (positions), summed over the parts of a model that run at different rates. Attention scores, norms,
+6 * (parameters) * (positions), summed over the parts of a model that run at different rates; 2 where a weight is not
+trained and none below it is. Attention scores, norms,
 losses, transforms and judges are not counted.
 """
 
@@ -29,8 +30,9 @@ class Work:
 
 def duplex_flops(model: DuplexModel, steps: int, depth_steps: int) -> float:
     """Operations of a batch with `steps` columns in all, of which the depth transformer saw `depth_steps`."""
-    flops = 6.0 * (_size([model.backbone]) + _size([model.text_heads])) * steps
-    if model.depth is not None:
+    said = [model.backbone, model.text_heads]
+    flops = (2.0 * _size(said) + 4.0 * _size(said, trained=True)) * steps
+    if model.depth is not None and depth_steps:
         depth, count = model.depth, model.depth.num_codebooks
         # Weights of their own per codebook are each applied once; shared ones once per codebook.
         layers = _size(depth.layers) * (1 if depth.config.per_step_weights else count)
@@ -47,9 +49,10 @@ def codec_flops(codec: SpectralCodec, samples: int) -> float:
     return 6.0 * (at_hops * samples / c.hop_size + at_frames * samples / c.spec.frame_size)
 
 
-def _size(modules: Iterable[nn.Module]) -> int:
-    """Entries of all weights of two and more dimensions."""
-    return sum(p.numel() for module in modules for p in module.parameters() if p.dim() >= 2)
+def _size(modules: Iterable[nn.Module], trained: bool = False) -> int:
+    """Entries of all weights of two and more dimensions, or of those alone that are trained."""
+    weights = (p for module in modules for p in module.parameters() if p.dim() >= 2)
+    return sum(p.numel() for p in weights if p.requires_grad or not trained)
 
 
 def count_skipped(skipped: int, allowed: int) -> int:

@@ -67,3 +67,24 @@ def test_what_a_dictated_agent_writes_is_not_to_be_learned() -> None:
     parts = module.train().losses(batch)
     assert parts["agent_text"] == 0 and parts["agent_first"] > 0
     assert module.eval().losses(batch)["agent_text"] > 0
+
+
+def test_half_of_the_dictated_agents_speak_to_nobody() -> None:
+    torch.manual_seed(0)
+    config = DuplexTrainConfig(tiny_model(LAYOUT).config, dictated_share=1.0, masked_share=0.0, level_dropout=0.0)
+    module = DuplexModule(config).train()
+    module.silence = torch.tensor([3, 5])
+    seen: list[torch.Tensor] = []
+    module.model.register_forward_pre_hook(lambda model, args: seen.append(args[0]))
+    batch = {s.name: torch.randint(6, 16, (40, s.num_rows, 9)) for s in LAYOUT.streams}
+    unspoken = torch.arange(40) < 10
+    batch["agent"][unspoken] = LAYOUT.stream("agent").pad_id
+    batch |= {"agent_active": torch.ones(40, 9, dtype=torch.bool), "lengths": torch.full((40,), 9)}
+    module.losses(batch | {"waits": torch.zeros(40, dtype=torch.bool)})
+    heard = seen[0][:, LAYOUT.rows("user"), 1:]
+    alone = (heard == module.silence[:, None]).flatten(1).all(dim=1)
+    assert not alone[unspoken].any() and 0.25 < alone[~unspoken].float().mean() < 0.75
+    assert (seen[0][alone, LAYOUT.rows("user_text").start] >= LAYOUT.stream("user_text").vocab_size).all()
+    first = seen[0][:, LAYOUT.rows("agent_text").start, 0]
+    waiting, opening = first[alone].unique(), first[~alone].unique()
+    assert len(waiting) == len(opening) == 1 and waiting != opening, "who is alone waits, in order to say what is given"
