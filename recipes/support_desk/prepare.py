@@ -79,7 +79,7 @@ ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
 # What the agent does in these cases has to be met more often than it happens to be learned.
 RARE_CASES = {"filler_unclear": 2.5, "out_of_scope": 2.5, "human": 2.5, "goodbye": 2.0}
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}
-# Calls without sound teach three times as many replies per step when they are hurried; some keep their time, as sound does.
+# Calls without sound teach twice as many replies per step when they are hurried; some keep their time, as sound does.
 PACES = (0.0, 0.1, 0.25, 0.5, 1.0)
 
 

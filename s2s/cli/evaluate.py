@@ -21,7 +21,6 @@ from s2s.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from s2s.data.compose import ComposeConfig
     from s2s.evaluation.replies import ExpectedReply
 
 
@@ -124,76 +123,6 @@ def replies(
         set_threads(threads)
         result = {"model": model} | _replies(cases, model, seed, temperature, out, speed)
     print_json(result) if as_json else _show_replies(result)
-
-
-@app.command()
-def calls(
-    agent: Annotated[str, typer.Option(help="Table of the agent's clips, as the support desk's recipe makes it.")],
-    clips: Annotated[list[str], typer.Option(help="Globs of tables of callers' clips.")],
-    desk: Annotated[Path, typer.Option(help="The desk: intents, replies, rules.")] = Path(
-        "recipes/support_desk/desk.yaml"
-    ),
-    model: Model = DEFAULT_MODEL,
-    count: Annotated[int, typer.Option(help="Calls to play.")] = 100,
-    split: Annotated[str, typer.Option(help="Whose wordings: train, validation or test.")] = "test",
-    opening: Annotated[float, typer.Option(help="Share of calls in which the agent speaks first.")] = 0.0,
-    turns: Annotated[str, typer.Option(help="Shares of calls of 1, 2, 3 ... turns.")] = "1",
-    augment: Annotated[bool, typer.Option("--augment", help="Callers in noise and on telephones.")] = False,
-    noise: Annotated[list[str] | None, typer.Option(help="Globs of tables of noises.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same calls and answers.")] = 0,
-    temperature: Annotated[float | None, typer.Option(help="0: always the most likely token.")] = None,
-    naturalness: Annotated[bool, typer.Option("--naturalness", help="DistillMOS of the agent.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A folder for recordings and a line of JSON per call.")] = None,
-    rows: Annotated[int, typer.Option(help="Calls played at once.")] = 16,
-    threads: Threads = 1,
-    as_json: Json = False,
-) -> None:
-    """Play composed calls to the model and judge every reply by a recogniser."""
-    from s2s.evaluation.calls import table
-
-    with user_errors():
-        from s2s.data.calls import CallConfig
-        from s2s.data.compose import MODERATE, ComposeConfig
-
-        set_threads(threads)
-        shares = tuple(float(share) for share in turns.split(","))
-        call = CallConfig(
-            turns=shares, caller_first=1 - opening, over_opening=0, barge_in=0, backchannel=0, nobody_speaks=0
-        )
-        source = ComposeConfig(
-            str(desk), agent, tuple(clips), str(Path(agent).parent / "cache"), tuple(noise or ()),
-            num_dialogues=count, split=split, seed=seed, call=call, augment=MODERATE if augment else None,
-        )  # fmt: skip
-        result = {"model": model, "split": split, "seed": seed} | _calls(
-            source, model, temperature, naturalness, out, rows
-        )
-    print_json(result) if as_json else typer.echo(table(result))
-
-
-def _calls(
-    source: ComposeConfig, model: str, temperature: float | None, naturalness: bool, out: Path | None, rows: int
-) -> dict[str, Any]:
-    from s2s.data.compose import DeskSource
-    from s2s.evaluation.answer import AnswerConfig
-    from s2s.evaluation.calls import play_calls, report
-    from s2s.evaluation.naturalness import Naturalness
-    from s2s.evaluation.recognise import Recogniser
-    from s2s.evaluation.timeline import write_stereo
-
-    bundle, desk = open_model(model), DeskSource(source)
-    dialogues = [call for call in (desk[i] for i in range(len(desk))) if call.meta["turns"]]
-    played = []
-    for call in play_calls(bundle, dialogues, Recogniser(), AnswerConfig(temperature=temperature), rows):
-        played.append(call)
-        console.print(f"{len(played)}: {'ok ' if all(s.success for s in call.scores) else 'BAD'} {call.heard}")
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            write_stereo(
-                out / f"{call.dialogue.id}.wav", call.answer.caller, call.answer.agent, call.answer.sample_rate
-            )
-            with (out / "calls.jsonl").open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(call.to_json()) + "\n")
-    return report(played, Naturalness() if naturalness else None)
 
 
 def _replies(

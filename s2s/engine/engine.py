@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
-import os
 import threading
 import time
 import uuid
@@ -206,7 +204,6 @@ class Engine:
             )
 
     def _live(self) -> None:
-        _run_first()
         try:
             self.warm_up()
         except Exception as error:
@@ -331,9 +328,3 @@ class Engine:
         temperature = self._defaults.temperature if config.temperature is None else config.temperature
         top_k = self._defaults.top_k if config.top_k is None else config.top_k
         return Controls.uniform(1, temperature, top_k, config.seed)
-
-
-def _run_first() -> None:
-    """Let the system run this thread before others where it allows that: whoever waits for a core misses the tick."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)

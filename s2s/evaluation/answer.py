@@ -84,65 +84,43 @@ def answer(bundle: Bundle, wav: np.ndarray, sample_rate: int, config: AnswerConf
 
     Raises ValueError for an empty recording, one of several channels, and a checkpoint without a model.
     """
-    return answer_all(bundle, [wav], sample_rate, config)[0]
-
-
-def answer_all(
-    bundle: Bundle,
-    wavs: Sequence[np.ndarray],
-    sample_rate: int,
-    config: AnswerConfig | None = None,
-    openings: Sequence[bool] | None = None,
-) -> list[Answer]:
-    """Let the model hear several recordings at once, a row each, until it has finished with all of them.
-
-    `openings` says of each recording whether the agent speaks first, where they differ from the config. The times of
-    the steps are those of all rows together. Raises as `answer` does.
-    """
     config = config or AnswerConfig()
-    for wav in wavs:
-        if wav.ndim != 1 or len(wav) == 0:
-            raise ValueError(f"a caller's recording has the shape [N] with N > 0, not {list(wav.shape)}")
+    if wav.ndim != 1 or len(wav) == 0:
+        raise ValueError(f"a caller's recording has the shape [N] with N > 0, not {list(wav.shape)}")
     step, spec = bundle.step(config.speed or bundle.defaults.speed), bundle.codec.spec
-    heard = [torch.from_numpy(resample(wav, sample_rate, spec.sample_rate).copy())[None] for wav in wavs]
-    longest = max(wav.shape[-1] for wav in heard)
-    rows = torch.stack([F.pad(wav, (0, longest - wav.shape[-1])) for wav in heard])
+    heard = torch.from_numpy(resample(wav, sample_rate, spec.sample_rate).copy())
     tail = Tail(round(config.tail_s * spec.frame_rate), round(QUIET_S * spec.frame_rate))
-    controls = bundle.controls(len(wavs), config.temperature, config.top_k, config.seed)
+    controls = bundle.controls(1, config.temperature, config.top_k, config.seed)
     if isinstance(step, TracedStep):
         step.prepare(controls)  # else the first step's time would hold the making of its graph
-    waits = ~torch.tensor(openings if openings is not None else [config.opening] * len(wavs))
-    played = play(step, rows, controls, tail, waits)
-    said = F.pad(played.wav[:, 0].float(), (spec.frame_size, 0)).numpy()  # what a step says is heard one frame later
-    caller = F.pad(rows[:, 0], (0, said.shape[-1] - longest)).numpy()
+    played = play(step, heard[None, None], controls, tail, torch.tensor([not config.opening]))
+    said = F.pad(played.wav[0, 0].float(), (spec.frame_size, 0)).numpy()  # what a step says is heard one frame later
+    caller = F.pad(heard, (0, len(said) - len(heard))).numpy()
     lead, lag = bundle.defaults.agent_lead_steps, bundle.defaults.user_lag_steps
-    return [
-        Answer(
-            caller[row],
-            said[row],
-            spec.sample_rate,
-            _words(bundle, played.text.get("user_text"), row, -lag, "end"),
-            _words(bundle, played.text.get("agent_text"), row, lead, "start"),
-            played.seconds,
-            float(1 / spec.frame_rate),
-            _actions(bundle, played.text.get("agent_text"), row, lead),
-        )
-        for row in range(len(wavs))
-    ]
+    return Answer(
+        caller,
+        said,
+        spec.sample_rate,
+        _words(bundle, played.text.get("user_text"), -lag, "end"),
+        _words(bundle, played.text.get("agent_text"), lead, "start"),
+        played.seconds,
+        float(1 / spec.frame_rate),
+        _actions(bundle, played.text.get("agent_text"), lead),
+    )
 
 
-def _words(bundle: Bundle, ids: torch.Tensor | None, row: int, lead: int, anchor: Any) -> list[Word]:
-    """The words of a row of a text stream [B, S]; what is said at step s belongs to frame s + 1."""
+def _words(bundle: Bundle, ids: torch.Tensor | None, lead: int, anchor: Any) -> list[Word]:
+    """The words of a text stream [1, S]; what is said at step s belongs to frame s + 1."""
     if ids is None or bundle.tokenizer is None:
         return []
-    frames = [-1, *ids[row].tolist()]
+    frames = [-1, *ids[0].tolist()]
     return steps_to_words(frames, bundle.tokenizer, 1 / bundle.codec.spec.frame_rate, lead, anchor)
 
 
-def _actions(bundle: Bundle, ids: torch.Tensor | None, row: int, lead: int) -> list[Action]:
+def _actions(bundle: Bundle, ids: torch.Tensor | None, lead: int) -> list[Action]:
     if ids is None or bundle.tokenizer is None:
         return []
-    return steps_to_actions([-1, *ids[row].tolist()], bundle.tokenizer, 1 / bundle.codec.spec.frame_rate, lead)
+    return steps_to_actions([-1, *ids[0].tolist()], bundle.tokenizer, 1 / bundle.codec.spec.frame_rate, lead)
 
 
 def _text(words: Sequence[Word]) -> str:

@@ -176,8 +176,9 @@ class DuplexModule(pl.LightningModule):
                 parts["spelling"] = c.spelling_weight * self.spelling(pieces[0], heard[:, 0], lengths)
             if tokens:
                 parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, heard, lengths)
-        learned = {name: head for name, head in self.model.text_heads.items() if name == AGENT_TEXT or not c.replies_only}
-        for name, head in learned.items():
+        for name, head in self.model.text_heads.items():
+            if c.replies_only and name != AGENT_TEXT:
+                continue
             logits = head(hidden)
             if name in c.model.untimed:
                 loss = self._untimed(logits, name, tracks[name], lengths)

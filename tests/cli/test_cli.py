@@ -18,10 +18,8 @@ from s2s.cli.main import app
 from s2s.data.align import AGENT_LEAD_STEPS
 from s2s.data.folder import write_folder
 from s2s.data.schema import Dialogue, Word
-from s2s.evaluation.recognise import Transcript
 from s2s.streams import dialogue_layout
 from s2s.text import ByteTokenizer
-from tests.data.desk_clips import write_tables
 from tests.tiny import SPEC, tiny_codec, tiny_model
 
 RATE = SPEC.sample_rate
@@ -263,24 +261,6 @@ def test_evaluate_codec(model: str) -> None:
 def test_evaluate_replies_mistakes_are_one_line(model: str, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "cases.jsonl").write_text(text)
     assert message in error_line(s2s("evaluate", "replies", tmp_path / "cases.jsonl", "--model", model))
-
-
-def test_evaluate_calls(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class HearsNothing:
-        def transcribe(self, wav: np.ndarray, sample_rate: int, word_times: bool = True) -> Transcript:
-            return Transcript("", [])
-
-    monkeypatch.setattr("s2s.evaluation.recognise.Recogniser", HearsNothing)
-    clips = write_tables(tmp_path)
-    tables = ("--agent", clips.agent, "--clips", clips.callers[0], "--desk", clips.desk)
-    options = ("--count", 2, "--split", "train", "--out", tmp_path / "played", "--json")
-    result = as_json(s2s("evaluate", "calls", *tables, "--model", model, *options))
-    assert result["calls"] == 2
-    assert result["replies"]["success"]["successes"] == 0 < result["replies"]["success"]["n"]
-    assert result["step_ms"]["n"] > 50
-    lines = (tmp_path / "played" / "calls.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["agent_heard"] for line in lines] == ["", ""]
-    assert len(list((tmp_path / "played").glob("*.wav"))) == 2
 
 
 @pytest.mark.parametrize("command", ["respond", "codec", "encode", "export", "evaluate", "bench", "train"])
