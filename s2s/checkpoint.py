@@ -5,6 +5,7 @@
       codec.safetensors    weights
       model.safetensors    weights; absent where there is a codec only
       tokenizer.json       text tokenizer
+      phrases.json         what the agent may write, where that is all
 
 Nothing in these files chooses code to run: a `kind` is a key of the tables below, everything else is numbers and names
 checked against the schema.
@@ -14,11 +15,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,19 +31,22 @@ from s2s.codec.rvq import ResidualVectorQuantizer
 from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
 from s2s.config import from_dict, to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.models.phrased import PhrasedStep
 from s2s.models.step import DuplexStep, Step
 from s2s.models.traced import TracedStep
 from s2s.nn.sampling import Controls
+from s2s.phrases import Phrases
 from s2s.text import ByteTokenizer, Tokenizer, load_tokenizer
 from s2s.weights import WeightFormat, WeightsError, read_weights, weight_sizes, write_weights
 
 Speed = Literal["exact", "traced", "int8"]
+T = TypeVar("T")
 
 FORMAT = 1
 CONFIG = "config.json"
 ASSETS = Path(__file__).with_name("assets")
 
-_PATTERNS = [CONFIG, "*.safetensors", "tokenizer.json"]
+_PATTERNS = [CONFIG, "*.safetensors", "tokenizer.json", "phrases.json"]
 _MAX_JSON_BYTES = 32 << 20
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
@@ -93,17 +97,22 @@ class CheckpointConfig:
     model: Part | None = None
     tokenizer: str | None = None
     defaults: Defaults = field(default_factory=Defaults)
+    phrases: str | None = None
 
 
 @dataclass
 class Bundle:
-    """What a checkpoint holds, ready to run. A bundle without a model is a codec alone."""
+    """What a checkpoint holds, ready to run. A bundle without a model is a codec alone.
+
+    Where there are `phrases` the agent writes no others; without them it writes what it likes.
+    """
 
     codec: SpectralCodec | EncodecCodec
     model: DuplexModel | None = None
     tokenizer: Tokenizer | None = None
     defaults: Defaults = field(default_factory=Defaults)
     name: str = ""
+    phrases: Phrases | None = None
 
     def __post_init__(self) -> None:
         self.codec.eval()
@@ -111,15 +120,18 @@ class Bundle:
             return
         self.model.eval()
         _check_streams(self.model, self.codec.spec, self.tokenizer)
+        if self.phrases is not None:
+            self._phrased(self.phrases)  # what is wrong with them is told now
 
     @property
     def config(self) -> CheckpointConfig:
         """The config.json of this bundle."""
         model = None if self.model is None else _part(MODELS, self.model)
         tokenizer = None if self.tokenizer is None else "tokenizer.json"
-        return CheckpointConfig(FORMAT, _part(CODECS, self.codec), model, tokenizer, self.defaults)
+        phrases = None if self.phrases is None else "phrases.json"
+        return CheckpointConfig(FORMAT, _part(CODECS, self.codec), model, tokenizer, self.defaults, phrases)
 
-    def step(self, speed: Speed = "exact", kind: type[DuplexStep] = DuplexStep) -> Step:
+    def step(self, speed: Speed = "exact", kind: type[DuplexStep] | None = None) -> Step:
         """The step that makes a live conversation, or another kind of it; ValueError without a model.
 
         "traced" gives exactly what "exact" gives, faster, after seconds of preparation; "int8" multiplies with 8 bits,
@@ -128,10 +140,16 @@ class Bundle:
         if self.model is None:
             raise ValueError(f"{self.name or 'this checkpoint'} holds a codec only, so it has no step")
         speed_named(speed)
-        step = kind(self.codec, self.model)
-        if speed == "exact":
-            return step
-        return TracedStep(step, int8=speed == "int8")
+        if kind is None and self.phrases is not None:
+            step: DuplexStep = self._phrased(self.phrases)
+        else:
+            step = (kind or DuplexStep)(self.codec, self.model)
+        return step if speed == "exact" else TracedStep(step, int8=speed == "int8")
+
+    def _phrased(self, phrases: Phrases) -> PhrasedStep:
+        if self.tokenizer is None or self.model is None:
+            raise ValueError("phrases need a model and its tokenizer")
+        return PhrasedStep(self.codec, self.model, phrases.graph(self.tokenizer))
 
     def controls(
         self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0
@@ -158,9 +176,12 @@ def load(name: str | Path) -> Bundle:
     config = _read_config(folder / CONFIG)
     codec = _load_part(CODECS, config.codec, folder, "codec")
     model = None if config.model is None else _load_part(MODELS, config.model, folder, "model")
-    tokenizer = None if config.tokenizer is None else _read_tokenizer(folder, config.tokenizer)
+    tokenizer = (
+        None if config.tokenizer is None else _read_beside(folder, config.tokenizer, "tokenizer", load_tokenizer)
+    )
+    phrases = None if config.phrases is None else _read_beside(folder, config.phrases, "phrases", Phrases.from_json)
     try:
-        return Bundle(codec, model, tokenizer, config.defaults, str(name))
+        return Bundle(codec, model, tokenizer, config.defaults, str(name), phrases)
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
 
@@ -190,6 +211,8 @@ def save(bundle: Bundle, path: Path | str, weight_format: WeightFormat = "float3
             write_weights(folder / "model.safetensors", _weights(bundle.model), weight_format)
         if bundle.tokenizer is not None:
             (folder / "tokenizer.json").write_text(bundle.tokenizer.to_json(), encoding="utf-8")
+        if bundle.phrases is not None:
+            (folder / "phrases.json").write_text(bundle.phrases.to_json(), encoding="utf-8")
         (folder / CONFIG).write_text(json.dumps(to_dict(bundle.config), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot write ({error.strerror or error})") from error
@@ -343,11 +366,15 @@ def _read_config(path: Path) -> CheckpointConfig:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read_tokenizer(folder: Path, name: str) -> Tokenizer:
+def _read_beside(folder: Path, name: str | None, what: str, read: Callable[[str], T]) -> T | None:
+    """What a json file beside the config holds; None where the config names none."""
+    if name is None:
+        return None
     if not re.fullmatch(r"\w[\w-]*\.json", name):
-        raise CheckpointError(f"{folder / CONFIG}: tokenizer is {name!r}, allowed is the name of a json file beside it")
+        raise CheckpointError(f"{folder / CONFIG}: {what} is {name!r}, allowed is the name of a json file beside it")
+    text = _read_json(folder / name)
     try:
-        return load_tokenizer(_read_json(folder / name))
+        return read(text)
     except ValueError as error:
         raise CheckpointError(f"{folder / name}: {error}") from error
 

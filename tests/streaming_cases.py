@@ -15,12 +15,14 @@ from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
 from s2s.models.dictated import DictatedStep
 from s2s.models.duplex import DuplexModel
 from s2s.models.letters import SpellingStep
+from s2s.models.phrased import PhrasedStep
 from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
 from s2s.models.traced import TracedStep
 from s2s.nn.attention import Attention
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
 from s2s.nn.transformer import Transformer, TransformerConfig
+from s2s.phrases import Graph
 from s2s.streaming import State
 from s2s.streams import Stream, StreamLayout, TokenRing
 from tests.tiny import (
@@ -153,6 +155,17 @@ def run_ring(ring: TokenRing, ids: Tensor, state: Any) -> Tensor:
 def traced_step() -> TracedStep:
     """Made once: it is slow to trace and, like every step, remembers nothing."""
     return TracedStep(tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64))
+
+
+def some_phrases() -> Graph:
+    """Three phrases of a tiny vocabulary, two of which begin alike."""
+    graph = Graph()
+    for tokens in ([3, 1, 4], [3, 2], [7]):
+        at = 0
+        for token in tokens:
+            at = graph.add(at, [[token]])
+        graph.final.add(at)
+    return graph
 
 
 def scripted_step() -> ScriptedStep:
@@ -308,6 +321,18 @@ CASES = [
         "spelling step",
         (SpellingStep,),
         lambda: SpellingStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT, spelling_layer=1).double()),
+        samples(SIZE, 1),
+        run=run_step,
+        time=2,
+        unit=SIZE,
+        out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "phrased step",
+        (PhrasedStep,),
+        lambda: PhrasedStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT).double(), some_phrases()),
         samples(SIZE, 1),
         run=run_step,
         time=2,

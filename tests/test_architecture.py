@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "s2s"
 
 LAYERS = (
     ("config", "streaming", "text", "weights", "audio"),
-    ("nn",),
+    ("nn", "phrases"),
     ("codec", "streams"),
     ("models",),
     ("checkpoint",),

@@ -17,7 +17,10 @@ from s2s.checkpoint import Bundle, CheckpointError, Defaults, load, save
 from s2s.codec.spectral import SpectralCodec
 from s2s.config import to_dict
 from s2s.models.duplex import DuplexModel
+from s2s.models.phrased import PhrasedStep
+from s2s.models.step import DuplexStep
 from s2s.nn.sampling import Controls
+from s2s.phrases import Phrase, Phrases
 from s2s.streams import dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
 from tests.tiny import SPEC, tiny_codec, tiny_model
@@ -85,6 +88,34 @@ def test_exports_leave_out_what_training_needs_and_training_goes_on_from_them(fo
     assert torch.equal(quantizer.sums, quantizer.codebooks)
 
 
+def test_phrases_come_back_and_bind_the_agent(folder: Path, tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    bundle.phrases = Phrases((Phrase("yes."), Phrase("no.")))
+    loaded = load(save(bundle, tmp_path / "phrased"))
+    assert loaded.phrases == bundle.phrases and isinstance(loaded.step(), PhrasedStep)
+    assert type(loaded.step(kind=DuplexStep)) is DuplexStep
+    loaded.phrases = None
+    assert type(loaded.step()) is DuplexStep and type(load(folder).step()) is DuplexStep
+
+
+def test_phrases_that_cannot_be_said_are_named(tmp_path: Path) -> None:
+    folder = save(tiny_bundle(), tmp_path / "tiny")
+    edit(folder, lambda c: c.update(phrases="phrases.json"))
+    with pytest.raises(CheckpointError, match=r"phrases\.json: no such file"):
+        load(folder)
+    (folder / "phrases.json").write_text('{"phrases": [{"text": "It is {x}."}]}')
+    with pytest.raises(CheckpointError, match=r"phrases\.json: .*slot 'x'"):
+        load(folder)
+    (folder / "phrases.json").write_text('{"phrases": [{"text": "Bye.", "action": "hangup"}]}')
+    with pytest.raises(CheckpointError, match="action 'hangup' is none of the tokenizer's"):
+        load(folder)
+    edit(folder, lambda c: c.update(phrases="../phrases.json"))
+    with pytest.raises(CheckpointError, match=r"phrases is '\.\./phrases\.json', allowed is the name"):
+        load(folder)
+    with pytest.raises(ValueError, match="phrases need a model and its tokenizer"):
+        Bundle(tiny_codec(), tiny_model(LAYOUT), phrases=Phrases((Phrase("yes."),)))
+
+
 def test_a_bpe_tokenizer_comes_back(tmp_path: Path) -> None:
     tokenizer = BpeTokenizer.train(["the parcel is here", "the parcel is late"], 256)
     bundle = Bundle(tiny_codec(), tiny_model(LAYOUT), tokenizer)
@@ -114,7 +145,7 @@ def test_a_hub_id_downloads_only_what_a_checkpoint_is(folder: Path, monkeypatch:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert load("some-owner/a.model").model is not None
-    assert asked == {"some-owner/a.model": ["config.json", "*.safetensors", "tokenizer.json"]}
+    assert asked == {"some-owner/a.model": ["config.json", "*.safetensors", "tokenizer.json", "phrases.json"]}
 
 
 def test_an_unreachable_hub_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

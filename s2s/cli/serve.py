@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2s.cli.common import DEFAULT_MODEL, console, open_model, speed_or_none, user_errors
+from s2s.cli.common import DEFAULT_MODEL, PHRASES_HELP, console, open_model, speed_or_none, user_errors
 
 if TYPE_CHECKING:
     from s2s.engine.engine import Engine, EngineConfig
@@ -45,6 +45,7 @@ def serve(
     opening: Annotated[
         bool, typer.Option("--opening/--no-opening", help="The agent speaks first, or waits; clients may choose too.")
     ] = True,
+    phrases: Annotated[bool, typer.Option("--phrases/--no-phrases", help=PHRASES_HELP)] = True,
     hang_up: Annotated[
         bool, typer.Option("--hang-up", help="End a call when the agent does; else its client is only told.")
     ] = False,
@@ -73,7 +74,7 @@ def serve(
         access = Access(secret, frozenset(allow_origin or []), hosts)
         bridge = BridgeConfig(max_call_s=max_call, hang_up=hang_up)
         config = ServerConfig(model, access, limits, bridge, record, seed, opening)
-        engine = open_engine(model, EngineConfig(max_sessions, threads=threads), speed)
+        engine = open_engine(model, EngineConfig(max_sessions, threads=threads), speed, phrases)
         _run(engine, config, host, port)
 
 
@@ -98,14 +99,14 @@ def _run(engine: Engine, config: ServerConfig, host: str, port: int) -> None:
         raise ValueError(server.failure)
 
 
-def open_engine(model: str, config: EngineConfig, speed: str | None) -> Engine:
-    """An engine for a model by name, not yet started."""
+def open_engine(model: str, config: EngineConfig, speed: str | None, phrases: bool = True) -> Engine:
+    """An engine for a model by name, not yet started; `phrases` as in `open_model`."""
     from s2s.engine.engine import Engine
     from s2s.models.step import EchoStep
 
     if model == ECHO:
         return Engine(EchoStep(), config)
-    return Engine.of(open_model(model), config, speed_or_none(speed))
+    return Engine.of(open_model(model, phrases), config, speed_or_none(speed))
 
 
 def read_token(token: str | None, path: Path | None) -> str | None:

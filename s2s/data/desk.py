@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
-DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+from s2s.phrases import DIGIT_WORDS, Phrase, Phrases
+
 NUMBER_LENGTHS = {"give_number": 4, "give_zip": 5}
 STATUS_INTENT = "confirm_number_yes"
+_SLOT = re.compile(r"\{(\w+)\}")
 _DIGIT_RUN = re.compile(
     rf"\b(?:{'|'.join(DIGIT_WORDS)}|oh|double)\b(?:[\s,]+(?:{'|'.join(DIGIT_WORDS)}|oh|double)\b)*", re.IGNORECASE
 )
@@ -70,6 +72,17 @@ class Desk:
                 replies[intent.name] = intent.reply
             replies |= {f"{intent.name}/{digits}": text for digits, text in intent.replies_by_digit}
         return replies
+
+    def phrases(self) -> Phrases:
+        """All that the agent may say, with the actions that follow it."""
+        actions = {"unclear_again": "handoff", "give_up": "hangup"}
+        actions |= {intent.name: intent.action for intent in self.intents.values() if intent.action}
+        found = [Phrase(text, actions.get(key, "")) for key, text in self.fixed_replies().items()]
+        found += [Phrase(self.intents[name].reply) for name in NUMBER_LENGTHS]
+        slots = {
+            slot: length for name, length in NUMBER_LENGTHS.items() for slot in _SLOT.findall(self.intents[name].reply)
+        }
+        return Phrases(tuple(found), slots)
 
     def read_back(self, intent: str, digits: str) -> str:
         """The reply of `give_number` or `give_zip` with its digits filled in, read one by one."""

@@ -67,6 +67,7 @@ class DeskEvaluation:
     is left out of the report, and with it the conditions that need it. count: calls of a whole evaluation, the clean
     one; the other conditions have fewer. conditions: their names, by default all. read_backs: numbers that the model is
     given to say as text, with every reply of the desk; 0: it is given none. cache: a folder for decoded audio.
+    phrases: whether the agent writes the phrases of its checkpoint alone, where that has some.
     """
 
     desk: str
@@ -86,6 +87,7 @@ class DeskEvaluation:
     seed: int = 0
     temperature: float | None = None
     speed: Speed | None = None
+    phrases: bool = True
     recogniser: Literal["base", "tiny"] = "base"
     naturalness: bool = True
     samples: bool = True
@@ -302,6 +304,8 @@ class _Tools:
     def __init__(self, config: DeskEvaluation):
         self.config = config
         self.bundle: Bundle = random_bundle() if config.model == "random" else load(config.model)
+        if not config.phrases:
+            self.bundle.phrases = None
         self.step = self.bundle.step(config.speed or self.bundle.defaults.speed)
         size: Size = config.recogniser
         self.recogniser = Recogniser(size, threads=config.threads)

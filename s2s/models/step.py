@@ -141,12 +141,16 @@ class DuplexStep:
             return torch.zeros(len(state.ring.position), count, device=state.ring.position.device)
         return uniform_draws(controls.seed, state.ring.position, count)
 
+    def text_logits(self, hidden: Tensor, state: DuplexState) -> dict[str, Tensor]:
+        """What the text streams are sampled from: hidden [B, D] -> name -> logits [B, V + 2]."""
+        return self.model.text_logits(hidden)
+
     def say_text(
         self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor
     ) -> dict[str, Tensor]:
         """Sample the text streams: hidden [B, D], `draws` of this step -> name -> ids [B, 1]."""
         said = {}
-        for i, (name, logits) in enumerate(self.model.text_logits(hidden).items()):
+        for i, (name, logits) in enumerate(self.text_logits(hidden, state).items()):
             text = self.model.layout.stream(name)
             untimed = name in self.model.config.untimed  # of which only the likeliest token of each step has a meaning
             ids = sample(logits, None if untimed else controls, draws[:, i])[:, None]

@@ -100,11 +100,12 @@ class DuplexModule(pl.LightningModule):
         self.work = Work()
 
     def _keep_but_replies(self) -> None:
-        if not self.config.model.wording_layer:
+        model = self.model
+        if model.wording is None:
             raise ValueError("replies_only needs model.wording_layer, the layers behind which are trained")
-        layers = self.model.backbone.layers[self.config.model.wording_layer :]
         self.requires_grad_(False)
-        for part in (layers, self.model.backbone.norm, self.model.wording.back, self.model.text_heads[AGENT_TEXT]):
+        layers = model.backbone.layers[model.config.wording_layer :]
+        for part in (layers, model.backbone.norm, model.wording.back, model.text_heads[AGENT_TEXT]):
             part.requires_grad_(True)
 
     def configure_optimizers(self) -> Any:

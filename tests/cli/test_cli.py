@@ -18,6 +18,7 @@ from s2s.cli.main import app
 from s2s.data.align import AGENT_LEAD_STEPS
 from s2s.data.folder import write_folder
 from s2s.data.schema import Dialogue, Word
+from s2s.phrases import Phrase, Phrases
 from s2s.streams import dialogue_layout
 from s2s.text import ByteTokenizer
 from tests.tiny import SPEC, tiny_codec, tiny_model
@@ -261,6 +262,21 @@ def test_evaluate_codec(model: str) -> None:
 def test_evaluate_replies_mistakes_are_one_line(model: str, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "cases.jsonl").write_text(text)
     assert message in error_line(s2s("evaluate", "replies", tmp_path / "cases.jsonl", "--model", model))
+
+
+def test_an_exported_agent_may_write_its_phrases_alone(model: str, tmp_path: Path) -> None:
+    book = tmp_path / "book.json"
+    book.write_text(Phrases((Phrase("yes."), Phrase("no {n}.")), {"n": 2}).to_json())
+    options = ("--codec", model, "--model", model, "--tokenizer", Path(model) / "tokenizer.json")
+    assert s2s("export", tmp_path / "bound", *options, "--phrases", book).exit_code == 0
+    phrase = r"(yes\. ?|no( \w+){2}\. ?)*(y|ye|yes|n|no.*)?"
+    for flag in ("--phrases", "--no-phrases"):
+        sampling = ("--tail", 0, "--speed", "exact", "--temperature", 1, "--top-k", 0, flag, "--json")
+        said = as_json(s2s("respond", CALLER, tmp_path / "out.wav", "--model", tmp_path / "bound", *sampling))
+        assert len(said["agent_text"]) > 20
+        assert bool(re.fullmatch(phrase, said["agent_text"])) == (flag == "--phrases"), said["agent_text"]
+    book.write_text("[]")
+    assert error_line(s2s("export", tmp_path / "no", *options, "--phrases", book))
 
 
 @pytest.mark.parametrize("command", ["respond", "codec", "encode", "export", "evaluate", "bench", "train"])
