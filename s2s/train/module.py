@@ -140,15 +140,7 @@ class DuplexModule(pl.LightningModule):
         """Every part of the loss, already weighted."""
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
-        waits, dictated = batch.get("waits"), torch.zeros_like(lengths, dtype=torch.bool)
-        if self.training and c.dictated_share:
-            dice = torch.rand(len(lengths), device=lengths.device) / c.dictated_share
-            spoken = tracks["agent"][:, 0, 0] != layout.stream("agent").pad_id
-            dictated, alone = spoken & (dice < 1), spoken & (dice < 0.5)
-            tracks = self._with_other_callers(tracks, dictated, lengths)
-            if self.silence is not None:
-                tracks = self._without_callers(tracks, alone, self.silence)
-                waits = None if waits is None else waits | alone
+        tracks, waits, dictated = self._dictated(tracks, batch.get("waits"), lengths)
         read: ReadRows | None = None
         if self.reading is not None:
             written, unspoken = (tracks[n][:, 0, 0] == layout.stream(n).pad_id for n in ("user", "agent"))
@@ -168,15 +160,7 @@ class DuplexModule(pl.LightningModule):
             sounds = valid & ~read.unspoken[:, None]
         with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs, read=given)
-        parts = {}
-        if (pieces or tokens) and not c.replies_only:
-            heard = tracks[USER_TEXT]
-            if read is not None:
-                heard = heard.masked_fill(read.rows[:, None, None], layout.stream(USER_TEXT).pad_id)
-            if self.spelling is not None:
-                parts["spelling"] = c.spelling_weight * self.spelling(pieces[0], heard[:, 0], lengths)
-            if tokens:
-                parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, heard, lengths)
+        parts = {} if c.replies_only else self._inner_losses(pieces, tokens, tracks[USER_TEXT], read, lengths)
         for name, head in self.model.text_heads.items():
             if c.replies_only and name != AGENT_TEXT:
                 continue
@@ -195,6 +179,35 @@ class DuplexModule(pl.LightningModule):
         else:
             parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
         return parts
+
+    def _inner_losses(
+        self, pieces: list[Tensor], tokens: list[Tensor], text: Tensor, read: ReadRows | None, lengths: Tensor
+    ) -> dict[str, Tensor]:
+        """Those of what inner layers hear, which is nothing where they read; text [B, 1, S] of the caller."""
+        c, parts = self.config, dict[str, Tensor]()
+        if read is not None:
+            text = text.masked_fill(read.rows[:, None, None], self.model.layout.stream(USER_TEXT).pad_id)
+        if pieces and self.spelling is not None:
+            parts["spelling"] = c.spelling_weight * self.spelling(pieces[0], text[:, 0], lengths)
+        if tokens:
+            parts["wording"] = c.wording_weight * self._untimed(tokens[0], USER_TEXT, text, lengths)
+        return parts
+
+    def _dictated(
+        self, tracks: dict[str, Tensor], waits: Tensor | None, lengths: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """Tracks, who waits [B], and which rows are dictated [B]: their callers are others, or nobody."""
+        share, dictated = self.config.dictated_share, torch.zeros_like(lengths, dtype=torch.bool)
+        if not (self.training and share):
+            return tracks, waits, dictated
+        dice = torch.rand(len(lengths), device=lengths.device) / share
+        spoken = tracks["agent"][:, 0, 0] != self.model.layout.stream("agent").pad_id
+        dictated, alone = spoken & (dice < 1), spoken & (dice < 0.5)
+        tracks = self._with_other_callers(tracks, dictated, lengths)
+        if self.silence is not None:
+            tracks = self._without_callers(tracks, alone, self.silence)
+            waits = None if waits is None else waits | alone
+        return tracks, waits, dictated
 
     def _with_other_callers(self, tracks: dict[str, Tensor], dictated: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """The caller's tracks of rows [B] `dictated` replaced by those of the row before, as far as they reach."""
