@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s.audio.mel import mel_filterbank
@@ -19,12 +20,17 @@ from s2s.nn.conv import CausalConv1d, ConvNeXtBlock, ConvState
 
 @dataclass(frozen=True)
 class SpectralCodecConfig:
-    """Sizes of the codec. Lengths in samples; `depth` counts blocks."""
+    """Sizes of the codec. Lengths in samples; `depth` counts blocks.
+
+    The decoder makes a window every `synthesis_hop` samples (0: as the encoder, every `hop_size`). Windows that overlap
+    more than by half cost as much more, and leave less to chance in how one's phases follow the other's.
+    """
 
     spec: CodecSpec = field(default_factory=CodecSpec)
     hop_size: int = 240
     analysis_window: int = 960
     synthesis_window: int = 480
+    synthesis_hop: int = 0
     num_mels: int = 100
     hop_width: int = 192
     hop_depth: int = 3
@@ -40,9 +46,13 @@ class SpectralCodecConfig:
     def __post_init__(self) -> None:
         if self.spec.frame_size % self.hop_size:
             raise ValueError(f"frame_size {self.spec.frame_size} is not a multiple of hop_size {self.hop_size}")
-        if self.synthesis_window != 2 * self.hop_size:
+        hop = self.decoder_hop
+        if hop < 1 or self.spec.frame_size % hop:
+            raise ValueError(f"frame_size {self.spec.frame_size} is not a multiple of synthesis_hop {hop}")
+        if self.synthesis_window % hop or self.synthesis_window < 2 * hop:
             raise ValueError(
-                f"synthesis_window is {self.synthesis_window}; only twice the hop ({2 * self.hop_size}) adds up to one"
+                f"synthesis_window is {self.synthesis_window}; only multiples of the hop from twice on ({2 * hop}) "
+                "add up to one"
             )
         if self.analysis_window < self.hop_size:
             raise ValueError(f"analysis_window {self.analysis_window} is shorter than the hop {self.hop_size}")
@@ -50,6 +60,10 @@ class SpectralCodecConfig:
     @property
     def hops_per_frame(self) -> int:
         return self.spec.frame_size // self.hop_size
+
+    @property
+    def decoder_hop(self) -> int:
+        return self.synthesis_hop or self.hop_size
 
 
 @dataclass
@@ -64,7 +78,7 @@ class EncoderState:
 
 @dataclass
 class DecoderState:
-    """The contexts of the convolutions and the part of the last window not yet played [B, hop_size]."""
+    """The contexts of the convolutions and what earlier windows add to later hops [B, synthesis_window - hop]."""
 
     frame_blocks: list[ConvState]
     hop_blocks: list[ConvState]
@@ -114,7 +128,7 @@ class SpectralEncoder(nn.Module):
         """Features of roughly unit size, [B, N] -> [B, N / hop_size, num_mels]."""
         c = self.config
         if state is None:
-            wav = nn.functional.pad(wav, (c.analysis_window - c.hop_size, 0))
+            wav = F.pad(wav, (c.analysis_window - c.hop_size, 0))
         else:
             wav = torch.cat([state.samples, wav], dim=-1)
             state.samples.copy_(wav[:, wav.shape[-1] - state.samples.shape[-1] :].detach())
@@ -133,40 +147,48 @@ class SpectralDecoder(nn.Module):
     def __init__(self, config: SpectralCodecConfig):
         super().__init__()
         c = self.config = config
-        self.register_buffer("window", torch.hann_window(c.synthesis_window), persistent=False)
+        self.overlap = c.synthesis_window // c.decoder_hop
+        # Windows shifted by a hop add up to half their number.
+        window = torch.hann_window(c.synthesis_window) * (2 / self.overlap)
+        self.register_buffer("window", window, persistent=False)
         self.embed = nn.Linear(c.code_dim, c.frame_width)
         self.frame_blocks = _blocks(c.decoder_frame_depth, c.frame_width, c)
-        self.up = nn.Linear(c.frame_width, c.decoder_hop_width * c.hops_per_frame)
+        self.hops_per_frame = c.spec.frame_size // c.decoder_hop
+        self.up = nn.Linear(c.frame_width, c.decoder_hop_width * self.hops_per_frame)
         self.hop_blocks = _blocks(c.decoder_hop_depth, c.decoder_hop_width, c)
         self.norm = nn.LayerNorm(c.decoder_hop_width)
         self.head = nn.Linear(c.decoder_hop_width, c.synthesis_window + 2)
 
     def init_state(self, rows: int) -> DecoderState:
-        weight = self.embed.weight
+        weight, later = self.embed.weight, self.config.synthesis_window - self.config.decoder_hop
         return DecoderState(
             _block_states(self.frame_blocks, rows),
             _block_states(self.hop_blocks, rows),
-            torch.zeros(rows, self.config.hop_size, dtype=weight.dtype, device=weight.device),
+            torch.zeros(rows, later, dtype=weight.dtype, device=weight.device),
         )
 
     def forward(self, vectors: Tensor, state: DecoderState | None = None) -> Tensor:
         x = self.embed(vectors)
         for i, block in enumerate(self.frame_blocks):
             x = block(x, state and state.frame_blocks[i])
-        x = self.up(x).unflatten(-1, (self.config.hops_per_frame, -1)).flatten(1, 2)
+        x = self.up(x).unflatten(-1, (self.hops_per_frame, -1)).flatten(1, 2)
         for i, block in enumerate(self.hop_blocks):
             x = block(x, state and state.hop_blocks[i])
         magnitude, phase = at_least_float32(self.head(self.norm(x))).chunk(2, dim=-1)
         return self._overlap_add(torch.polar(torch.exp(magnitude.clamp(max=6.0)), phase), state)
 
     def _overlap_add(self, spectrum: Tensor, state: DecoderState | None) -> Tensor:
-        """Spectra [B, hops, F] -> [B, hops * hop_size]: the second half of each window waits for the next one."""
-        first, second = (torch.fft.irfft(spectrum) * self.window).chunk(2, dim=-1)
-        before = torch.zeros_like(second[:, :1]) if state is None else state.tail[:, None].to(second.dtype)
-        wav = first + torch.cat([before, second[:, :-1]], dim=1)
+        """Spectra [B, hops, F] -> [B, hops * hop]: all but the first hop of each window waits for the next ones."""
+        parts = (torch.fft.irfft(spectrum) * self.window).unflatten(-1, (self.overlap, -1)).unbind(2)
+        hops, later = parts[0].shape[1], self.overlap - 1
+        shifted = [F.pad(part, (0, 0, at, later - at)) for at, part in enumerate(parts)]
         if state is not None:
-            state.tail.copy_(second[:, -1].detach())
-        return wav.flatten(1)
+            before = state.tail.unflatten(-1, (later, -1)).to(parts[0].dtype)
+            shifted.append(F.pad(before, (0, 0, 0, hops)))
+        wav = torch.stack(shifted).sum(dim=0)
+        if state is not None:
+            state.tail.copy_(wav[:, hops:].flatten(1).detach())
+        return wav[:, :hops].flatten(1)
 
 
 class SpectralCodec(nn.Module):
@@ -175,7 +197,7 @@ class SpectralCodec(nn.Module):
     def __init__(self, config: SpectralCodecConfig):
         super().__init__()
         self.config, self.spec = config, config.spec
-        self.synthesis_delay = config.synthesis_window - config.hop_size
+        self.synthesis_delay = config.synthesis_window - config.decoder_hop
         self.encoder = SpectralEncoder(config)
         self.quantizer = ResidualVectorQuantizer(config.spec.num_codebooks, config.spec.codebook_size, config.code_dim)
         self.decoder = SpectralDecoder(config)

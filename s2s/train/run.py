@@ -170,21 +170,35 @@ def check_same_sizes(module: CodecModule | DuplexModule, path: Path) -> None:
 def start_from(module: CodecModule | DuplexModule, path: str) -> None:
     """Take over the averaged weights of a checkpoint, or the weights of an exported folder.
 
-    A codec that begins with an exported one keeps its rounded weights in the part that is frozen. The judges of a codec
-    and the depth transformer and the spelling of a model are taken over where both have them in the same sizes. Layers
-    that a model has beyond those of the checkpoint begin as ones that change nothing.
+    A codec that begins with an exported one keeps its rounded weights in the part that is frozen; a decoder of other
+    sizes begins anew. The judges of a codec and the depth transformer and the spelling of a model are taken over where
+    both have them in the same sizes. Layers that a model has beyond those of the checkpoint begin as ones that change
+    nothing.
     """
     exported = Path(path).suffix != ".ckpt"
     if isinstance(module, DuplexModule):
-        return _start_duplex(module, path, exported)
-    if exported:
-        return load_weights(module.codec, module.codec.state_dict() | load_codec(path).state_dict(), path)
-    weights = read_checkpoint(path)["state_dict"]
-    load_weights(module.codec, part_of(weights, "codec."), path)
-    judges = part_of(weights, "discriminators.")
+        _start_duplex(module, path, exported)
+    else:
+        _start_codec(module, path, exported)
+
+
+def _start_codec(module: CodecModule, path: str, exported: bool) -> None:
+    own, saved = module.codec.state_dict(), {} if exported else read_checkpoint(path)["state_dict"]
+    weights = own | load_codec(path).state_dict() if exported else part_of(saved, "codec.")
+    weights = _with_own(weights, own, "decoder.", path)
+    load_weights(module.codec, weights, path)
+    judges = part_of(saved, "discriminators.")
     if module.discriminators is not None and judges:
         load_weights(module.discriminators, judges, path)
-    return None
+
+
+def _with_own(weights: dict[str, Any], own: dict[str, Any], part: str, path: str) -> dict[str, Any]:
+    """The weights of a checkpoint, with the module's own for a part that has other sizes in it."""
+    names = [name for name in own if name.startswith(part)]
+    if all(name in weights and weights[name].shape == own[name].shape for name in names):
+        return weights
+    log.info("%s: its %s is another one; this one begins anew", path, part.rstrip("."))
+    return {n: w for n, w in weights.items() if not n.startswith(part)} | {n: own[n] for n in names}
 
 
 def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
@@ -198,10 +212,7 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     own = module.model.state_dict()
     new_wording = "wording.back.weight" in own and "wording.back.weight" not in weights
     for part in ("depth.", "spelling.", "wording."):
-        names = [name for name in own if name.startswith(part)]
-        if any(name not in weights or weights[name].shape != own[name].shape for name in names):
-            log.info("%s: its %s is another one; this one begins anew", path, part[:-1])
-            weights = {n: w for n, w in weights.items() if not n.startswith(part)} | {n: own[n] for n in names}
+        weights = _with_own(weights, own, part, path)
     for name in own.keys() - weights.keys():
         if name.startswith("backbone.layers."):
             # A layer more than there were: it changes nothing at first, as it adds nothing.

@@ -44,9 +44,9 @@ def duplex_flops(model: DuplexModel, steps: int, depth_steps: int) -> float:
 def codec_flops(codec: SpectralCodec, samples: int) -> float:
     """Operations of a batch with `samples` samples in all."""
     e, d, c = codec.encoder, codec.decoder, codec.config
-    at_hops = _size([e.embed, e.hop_blocks, d.hop_blocks, d.head])
+    at_hops, at_decoder_hops = _size([e.embed, e.hop_blocks]), _size([d.hop_blocks, d.head])
     at_frames = _size([e.down, e.frame_blocks, e.out, d.embed, d.frame_blocks, d.up])
-    return 6.0 * (at_hops * samples / c.hop_size + at_frames * samples / c.spec.frame_size)
+    return 6.0 * samples * (at_hops / c.hop_size + at_decoder_hops / c.decoder_hop + at_frames / c.spec.frame_size)
 
 
 def _size(modules: Iterable[nn.Module], trained: bool = False) -> int:

@@ -24,15 +24,30 @@ def test_one_frame_in_is_one_frame_out() -> None:
     assert codec.decode(codes[:, :2]).shape == wav.shape
 
 
-def test_windows_add_up_to_the_signal_one_hop_late() -> None:
-    """The synthesis delay is one hop: frames of two hops, put through the overlap-add, give the signal back."""
-    codec = tiny_codec(SMALL_SPEC)
-    hop = codec.config.hop_size
-    assert codec.synthesis_delay == hop
-    wav = torch.randn(1, 12 * hop)
-    frames = torch.nn.functional.pad(wav, (hop, 0)).unfold(-1, 2 * hop, hop)
+@pytest.mark.parametrize("overlap", [2, 3, 4])
+def test_windows_add_up_to_the_signal_but_one_hop_of_them_late(overlap: int) -> None:
+    config = replace(tiny_codec_config(SMALL_SPEC), synthesis_hop=4, synthesis_window=4 * overlap)
+    codec, delay = SpectralCodec(config).eval(), 4 * (overlap - 1)
+    assert codec.synthesis_delay == delay
+    wav = torch.randn(1, 96)
+    frames = torch.nn.functional.pad(wav, (delay, 0)).unfold(-1, 4 * overlap, 4)
     out = codec.decoder._overlap_add(torch.fft.rfft(frames), None)
-    torch.testing.assert_close(out[:, hop:], wav[:, :-hop], rtol=0, atol=1e-5)
+    torch.testing.assert_close(out[:, delay:], wav[:, :-delay], rtol=0, atol=1e-5)
+    state, parts = codec.init_decoder(1), []
+    for part in torch.fft.rfft(frames).split([1, 7, 2, 14], dim=1):
+        parts.append(codec.decoder._overlap_add(part, state))
+    torch.testing.assert_close(torch.cat(parts, dim=1), out, rtol=0, atol=1e-6)
+
+
+def test_the_hop_of_the_decoder_is_its_own() -> None:
+    config = replace(tiny_codec_config(SMALL_SPEC), synthesis_hop=4, synthesis_window=16)
+    codec = SpectralCodec(config).eval()
+    codes = torch.randint(SMALL_SPEC.codebook_size, (2, 3, 5))
+    with torch.no_grad():
+        whole, state = codec.decode(codes), codec.init_decoder(2)
+        assert whole.shape == (2, 1, 5 * SMALL_SPEC.frame_size)
+        parts = [codec.decode(part, state) for part in codes.split([1, 3, 1], dim=-1)]
+    torch.testing.assert_close(torch.cat(parts, dim=-1), whole)
 
 
 def test_the_training_pass_equals_serving() -> None:
@@ -72,7 +87,9 @@ def test_extreme_codes_stay_finite() -> None:
     ("change", "message"),
     [
         ({"hop_size": 7}, "frame_size 960 is not a multiple of hop_size 7"),
-        ({"synthesis_window": 960}, r"synthesis_window is 960; only twice the hop \(480\) adds up to one"),
+        ({"synthesis_window": 500}, r"synthesis_window is 500; only multiples of the hop from twice on \(480\) add up"),
+        ({"synthesis_window": 240}, r"synthesis_window is 240; only multiples"),
+        ({"synthesis_hop": 7}, "frame_size 960 is not a multiple of synthesis_hop 7"),
         ({"analysis_window": 239}, "analysis_window 239 is shorter than the hop 240"),
     ],
 )

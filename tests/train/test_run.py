@@ -99,6 +99,20 @@ def test_weights_of_other_sizes_are_refused(toy: Path, tmp_path: Path) -> None:
         start_from(other, str(path))
 
 
+def test_a_codec_with_another_decoder_keeps_its_tokens(toy: Path, tmp_path: Path) -> None:
+    from s2s.train.codec import CodecModule
+
+    path = run_training(codec_run(toy, tmp_path, "optim.total_steps=1"))
+    config = codec_run(toy, tmp_path, "codec.synthesis_hop=240", "codec.synthesis_window=960").train_config()
+    torch.manual_seed(3)
+    module = CodecModule(config)
+    own = {name: value.clone() for name, value in module.codec.decoder.state_dict().items()}
+    start_from(module, str(path))
+    saved = read_checkpoint(path)["state_dict"]
+    assert all(torch.equal(v, saved[f"codec.encoder.{n}"]) for n, v in module.codec.encoder.state_dict().items())
+    assert all(torch.equal(value, own[name]) for name, value in module.codec.decoder.state_dict().items())
+
+
 def test_a_deeper_model_begins_as_the_one_it_comes_from(toy: Path, tmp_path: Path) -> None:
     path = run_training(duplex_run(toy, tmp_path, "optim.total_steps=1"))
     before = load_duplex(str(path))
