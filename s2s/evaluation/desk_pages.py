@@ -71,6 +71,8 @@ def _limits(report: Report) -> list[str]:
         "Interruptions and nods are placed where two seconds of the reply are left, so that an end can be told from a "
         "stop.",
         "The recogniser makes errors of its own, which count against the agent.",
+        "Where a checkpoint has phrases its agent writes no others, which binds the text; the voice can still say "
+        "something else.",
     ]
     main = _main(report)
     if main is not None:
@@ -191,7 +193,8 @@ def _made(report: Report) -> str:
         f"Made by `{made['command']}` in {made['seconds'] / 60:.0f} minutes; commit {str(made['commit'])[:12]}, "
         f"weights {made['weights']}, seed {made['seed']}, {made['recogniser']}, torch "
         f"{made['versions'].get('torch', 'unknown')}, {made['threads']} thread(s) in {made['workers']} process(es) on "
-        f"{made['machine']['processor']}; sampling: {'as the model likes it' if warmth is None else warmth}."
+        f"{made['machine']['processor']}; sampling: {'as the model likes it' if warmth is None else warmth}; phrases: "
+        f"{'those of the checkpoint' if config['phrases'] else 'any'}."
     )
 
 
