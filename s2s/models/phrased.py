@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from s2s.codec.base import Codec
@@ -27,11 +28,13 @@ RESTART_STEPS = 16
 @dataclass
 class PhrasedState(DuplexState):
     """moved: where each row may be in the graph other than at its start [B, places] bool, and in place 0 whether it is
-    not there: a new state is all zeros. idle: steps since its last token [B].
+    not there: a new state is all zeros. idle: steps since its last token [B]. owed: the token that comes next, as the
+    model wanted it already, plus one; 0: none [B].
     """
 
     moved: Tensor
     idle: Tensor
+    owed: Tensor
 
 
 class PhrasedStep(DuplexStep):
@@ -47,6 +50,9 @@ class PhrasedStep(DuplexStep):
         self._from, self._token, self._to = torch.tensor(graph.edges, device=device).unbind(1)
         self._final = torch.zeros(graph.places, dtype=torch.bool, device=device)
         self._final[sorted(graph.final)] = True
+        # Which tokens can follow behind each edge.
+        self._then = torch.zeros(graph.places, self.stream.vocab_size, dtype=torch.bool, device=device)
+        self._then[self._from, self._token] = True
         self._start = torch.zeros_like(self._final)
         self._start[0] = True
 
@@ -56,8 +62,8 @@ class PhrasedStep(DuplexStep):
     def init_state(self, rows: int) -> PhrasedState:
         duplex, device = super().init_state(rows), self.silence.device
         moved = torch.zeros(rows, self.graph.places, dtype=torch.bool, device=device)
-        idle = torch.zeros(rows, dtype=torch.long, device=device)
-        return PhrasedState(duplex.encoder, duplex.ring, duplex.backbone, duplex.decoder, moved, idle)
+        idle, owed = torch.zeros(2, rows, dtype=torch.long, device=device).unbind(0)
+        return PhrasedState(duplex.encoder, duplex.ring, duplex.backbone, duplex.decoder, moved, idle, owed)
 
     def text_logits(self, hidden: Tensor, state: DuplexState) -> dict[str, Tensor]:
         assert isinstance(state, PhrasedState)
@@ -75,14 +81,25 @@ class PhrasedStep(DuplexStep):
 
     def _allowed(self, logits: Tensor, state: PhrasedState) -> Tensor:
         """Logits [B, V + 2] without the tokens that no phrase goes on with."""
-        size, pad, at = self.stream.vocab_size, self.stream.pad_id, state.moved ^ self._start
-        open_edges = at[:, self._from].to(logits.dtype)
-        allowed = logits.new_zeros(len(logits), logits.shape[1]).index_add(1, self._token, open_edges) > 0
+        size, at = self.stream.vocab_size, state.moved ^ self._start
+        best, wanted = logits[:, :size].max(dim=1)
+        wants, edges = best > logits[:, self.stream.pad_id], at[:, self._from]
+        direct = self._tokens(edges)
         # Inside a phrase a model that would write another token wants to go on; before one it had better be silent.
-        wants = logits[:, :size].amax(dim=1) > logits[:, pad]
-        inside = ~at[:, 0] & allowed[:, :size].any(dim=1)
-        allowed[:, size:] = ~(wants & inside)[:, None]
-        return torch.where(allowed, logits, -torch.inf)
+        going_on = wants & ~at[:, 0] & direct.any(dim=1)
+        skipping = self._tokens(edges & self._then[self._to][:, wanted].T)
+        skips = going_on & ~_has(direct, wanted) & skipping.any(dim=1)
+        owed = (state.owed > 0) & _has(direct, (state.owed - 1).clamp(min=0))
+        only = F.one_hot((state.owed - 1).clamp(min=0), size) > 0
+        allowed = torch.where(owed[:, None], only, torch.where(skips[:, None], skipping, direct))
+        state.owed.copy_(torch.where(skips & ~owed, wanted + 1, 0))
+        silence = (~(going_on | owed))[:, None].expand(-1, logits.shape[1] - size)
+        return torch.where(torch.cat([allowed, silence], dim=1), logits, -torch.inf)
+
+    def _tokens(self, edges: Tensor) -> Tensor:
+        """The tokens [B, V] bool of these edges [B, E] bool."""
+        none = torch.zeros(len(edges), self.stream.vocab_size, device=edges.device)
+        return none.index_add(1, self._token, edges.float()) > 0
 
     def _follow(self, ids: Tensor, state: PhrasedState) -> None:
         """Move every row along the edges of the token that it has written, ids [B]."""
@@ -95,3 +112,8 @@ class PhrasedStep(DuplexStep):
         anew = (at & self._final).any(dim=1) | (idle >= RESTART_STEPS)
         state.moved.copy_((at | (anew[:, None] & self._start)) ^ self._start)
         state.idle.copy_(idle)
+
+
+def _has(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Whether each row's token [B] is among its tokens [B, V] bool."""
+    return tokens.gather(1, ids[:, None])[:, 0]

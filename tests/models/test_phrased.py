@@ -53,6 +53,14 @@ def test_inside_a_phrase_another_wish_goes_on_with_it() -> None:
     assert ids[0].tolist() == [3, PAD, 2, PAD], "the token is one of the phrase's, its time is the model's"
 
 
+def test_a_token_that_was_left_out_is_made_up_for() -> None:
+    ids, state = say(phrased_step([{3: 2.0}, {4: 2.0}, {}, {}]), 1, 4)
+    assert ids[0].tolist() == [3, 1, 4, PAD], "4 comes a step after the model has wanted it, behind 1"
+    assert state.owed.tolist() == [0]
+    ids, _ = say(phrased_step([{3: 2.0}, {4: 2.0}, {9: 3.0}, {}]), 1, 4)
+    assert ids[0].tolist() == [3, 1, 4, PAD]
+
+
 def test_before_a_phrase_another_wish_is_silence() -> None:
     ids, _ = say(phrased_step([{9: 2.0}, {9: 2.0, 7: 1.5}, {9: 3.0}, {}]), 1, 4)
     assert ids[0].tolist() == [PAD, 7, PAD, PAD]
