@@ -72,7 +72,7 @@ if ((stage <= 7)); then
     s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
         init_from="$(newest "$out/first")" "data.shards=[$out/written]"
     s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
-        init_from="$(newest "$out/replies")" optim.total_steps=1600 "$shards"
+        init_from="$(newest "$out/replies")" optim.learning_rate=1e-3 optim.total_steps=1800 "$shards"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
