@@ -76,9 +76,8 @@ if ((stage <= 7)); then
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
-    "${prepare[@]}" --stage phrases
     s2s export "$out/support_desk" --codec "$(newest "$out/voice")" --model "$(newest "$out/model")" \
-        --tokenizer "$out/tokenizer.json" --phrases "$out/phrases.json" --weight-format int8 --speed int8 --temperature 0
+        --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
     set -f
     evaluation=("callers=[$(listed ${CLIPS:-} "$out/callers/*.parquet")]" "agent=$out/agent.parquet")
     [[ -z "${NOISE:-}" ]] || evaluation+=("noise=[$(listed $NOISE)]")
