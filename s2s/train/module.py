@@ -44,7 +44,7 @@ class DuplexTrainConfig:
     spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
     With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
     only on the agent's text. Which reply follows from which words takes many more calls than their sound does, and
-    words cost a fifth of it.
+    words cost a quarter of it.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
