@@ -116,12 +116,14 @@ class Bundle:
 
     def __post_init__(self) -> None:
         self.codec.eval()
+        if self.phrases is not None:
+            if self.tokenizer is None or self.model is None:
+                raise ValueError("phrases need a model and its tokenizer")
+            self.phrases.graph(self.tokenizer)  # what is wrong with them is told now
         if self.model is None:
             return
         self.model.eval()
         _check_streams(self.model, self.codec.spec, self.tokenizer)
-        if self.phrases is not None:
-            self._phrased(self.phrases)  # what is wrong with them is told now
 
     @property
     def config(self) -> CheckpointConfig:
@@ -135,21 +137,16 @@ class Bundle:
         """The step that makes a live conversation, or another kind of it; ValueError without a model.
 
         "traced" gives exactly what "exact" gives, faster, after seconds of preparation; "int8" multiplies with 8 bits,
-        faster still (CPU only).
+        faster still (CPU only). Without a `kind` it is the one on the phrases, where there are some.
         """
         if self.model is None:
             raise ValueError(f"{self.name or 'this checkpoint'} holds a codec only, so it has no step")
         speed_named(speed)
-        if kind is None and self.phrases is not None:
-            step: DuplexStep = self._phrased(self.phrases)
+        if kind is None and self.phrases is not None and self.tokenizer is not None:
+            step: DuplexStep = PhrasedStep(self.codec, self.model, self.phrases.graph(self.tokenizer))
         else:
             step = (kind or DuplexStep)(self.codec, self.model)
         return step if speed == "exact" else TracedStep(step, int8=speed == "int8")
-
-    def _phrased(self, phrases: Phrases) -> PhrasedStep:
-        if self.tokenizer is None or self.model is None:
-            raise ValueError("phrases need a model and its tokenizer")
-        return PhrasedStep(self.codec, self.model, phrases.graph(self.tokenizer))
 
     def controls(
         self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0
@@ -176,10 +173,8 @@ def load(name: str | Path) -> Bundle:
     config = _read_config(folder / CONFIG)
     codec = _load_part(CODECS, config.codec, folder, "codec")
     model = None if config.model is None else _load_part(MODELS, config.model, folder, "model")
-    tokenizer = (
-        None if config.tokenizer is None else _read_beside(folder, config.tokenizer, "tokenizer", load_tokenizer)
-    )
-    phrases = None if config.phrases is None else _read_beside(folder, config.phrases, "phrases", Phrases.from_json)
+    tokenizer = _read_beside(folder, config.tokenizer, "tokenizer", load_tokenizer)
+    phrases = _read_beside(folder, config.phrases, "phrases", Phrases.from_json)
     try:
         return Bundle(codec, model, tokenizer, config.defaults, str(name), phrases)
     except ValueError as error:

@@ -157,6 +157,13 @@ def traced_step() -> TracedStep:
     return TracedStep(tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64))
 
 
+def live(name: str, kind: type, build: Callable[[], object]) -> Case:
+    """A step: one frame of samples in, one out, tick by tick."""
+    return Case(
+        name, (kind,), build, samples(SIZE, 1), run=run_step, time=2, unit=SIZE, out_time=2, ticks=True, gradient=False
+    )
+
+
 def some_phrases() -> Graph:
     """Three phrases of a tiny vocabulary, two of which begin alike."""
     graph = Graph()
@@ -293,88 +300,23 @@ CASES = [
         time=2,
         gradient=False,
     ),
-    Case(
-        "duplex step",
-        (DuplexStep,),
-        lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64),
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
-    ),
-    Case(
-        "traced step",
-        (TracedStep,),
-        traced_step,
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
-    ),
-    Case(
+    live("duplex step", DuplexStep, lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64)),
+    live("traced step", TracedStep, traced_step),
+    live(
         "spelling step",
-        (SpellingStep,),
+        SpellingStep,
         lambda: SpellingStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT, spelling_layer=1).double()),
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
     ),
-    Case(
+    live(
         "phrased step",
-        (PhrasedStep,),
+        PhrasedStep,
         lambda: PhrasedStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT).double(), some_phrases()),
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
     ),
-    Case(
+    live(
         "dictated step",
-        (DictatedStep,),
+        DictatedStep,
         lambda: DictatedStep(tiny_codec(SMALL_SPEC).double(), tiny_model(LAYOUT).double()),
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
     ),
-    Case(
-        "echo step",
-        (EchoStep,),
-        lambda: EchoStep(SIZE, SMALL_SPEC.sample_rate),
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
-    ),
-    Case(
-        "scripted step",
-        (ScriptedStep,),
-        scripted_step,
-        samples(SIZE, 1),
-        run=run_step,
-        time=2,
-        unit=SIZE,
-        out_time=2,
-        ticks=True,
-        gradient=False,
-    ),
+    live("echo step", EchoStep, lambda: EchoStep(SIZE, SMALL_SPEC.sample_rate)),
+    live("scripted step", ScriptedStep, scripted_step),
 ]

@@ -114,6 +114,8 @@ def test_phrases_that_cannot_be_said_are_named(tmp_path: Path) -> None:
         load(folder)
     with pytest.raises(ValueError, match="phrases need a model and its tokenizer"):
         Bundle(tiny_codec(), tiny_model(LAYOUT), phrases=Phrases((Phrase("yes."),)))
+    with pytest.raises(ValueError, match="phrases need a model and its tokenizer"):
+        Bundle(tiny_codec(), tokenizer=ByteTokenizer(), phrases=Phrases((Phrase("yes."),)))
 
 
 def test_a_bpe_tokenizer_comes_back(tmp_path: Path) -> None:

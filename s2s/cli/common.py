@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 console = Console(stderr=True, highlight=False)
 
 MODEL_HELP = "A name that ships with the package, a folder, a hub id (owner/name), or 'random' for random weights."
-
-
 PHRASES_HELP = "Whether the agent writes the phrases of its checkpoint alone, where that has some."
 
 

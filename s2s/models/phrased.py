@@ -1,9 +1,10 @@
 """A step whose agent writes whole given phrases and nothing else, see `s2s.phrases`.
 
 When the agent writes something is the model's decision, and so is which phrase it begins; inside a phrase the model
-only chooses among the tokens with which it can go on, most often one. All phrases that what was written may be the
-beginning of are followed at once, so that none is decided on before it has to be. An agent that was interrupted, and so
-has been silent for `RESTART_STEPS`, may begin anew.
+only chooses among the tokens with which it can go on, most often one. Where it leaves a token out and wants the next
+one, in time with its voice, both are written, the second a step later: text and voice stay together. All phrases that
+what was written may be the beginning of are followed at once, so that none is decided on before it has to be. An agent
+that was interrupted, and so has been silent for `RESTART_STEPS`, may begin anew.
 """
 
 from __future__ import annotations
