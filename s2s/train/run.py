@@ -185,7 +185,8 @@ def start_from(module: CodecModule | DuplexModule, path: str) -> None:
 def _start_codec(module: CodecModule, path: str, exported: bool) -> None:
     own, saved = module.codec.state_dict(), {} if exported else read_checkpoint(path)["state_dict"]
     weights = own | load_codec(path).state_dict() if exported else part_of(saved, "codec.")
-    weights = _with_own(weights, own, "decoder.", path)
+    for part in dict.fromkeys(".".join(name.split(".")[:2]) for name in own if name.startswith("decoder.")):
+        weights = _with_own(weights, own, f"{part}.", path)
     load_weights(module.codec, weights, path)
     judges = part_of(saved, "discriminators.")
     if module.discriminators is not None and judges:
