@@ -353,7 +353,7 @@ def written_calls(config: ComposeConfig, drawn: int, spoken: bool = False) -> Wr
     desk, weights = load_desk(config.desk), config.weights | NUMBERS_OFTEN
     return WrittenCalls(
         desk, replies, lines, weights, config.num_dialogues, config.split, config.seed, spoken=spoken,
-        paces=(1.0,) if spoken else PACES,
+        paces=(1.0,) if spoken else PACES, unclear_again=config.unclear_again,
     )  # fmt: skip
 
 

@@ -67,6 +67,14 @@ def test_numbers_that_no_clip_says_are_read_back_and_decide_what_follows(replies
     assert len(statuses) == 2
 
 
+def test_a_caller_who_was_not_understood_may_not_be_again(replies: list[Clip]) -> None:
+    lines = [*LINES, Line("Mm, the, uh.", "filler_unclear"), Line("Do you sell shoes?", "out_of_scope")]
+    found = WrittenCalls(load_desk(DESK), replies, lines, WEIGHTS, 60, config=ONLY_WORDS, unclear_again=1.0)
+    pairs = [pair for call in found for pair in pairwise(turn["reply"] for turn in call.meta["turns"])]
+    after = {second for first, second in pairs if first in ("unclear", "out_of_scope")}
+    assert after == {"unclear_again"}
+
+
 def test_a_call_is_a_function_of_seed_and_number(replies: list[Clip]) -> None:
     first, again, other = (calls(replies, seed=seed)[3] for seed in (0, 0, 1))
     assert first.user_words == again.user_words and first.meta == again.meta
