@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class AudioCropConfig:
     """Parquet `files` with audio bytes, `cache` (an .npy path to create), and how to crop.
 
-    `batch_size` counts the rows over all ranks. A clip is drawn with a chance proportional to its length.
+    `batch_size` counts the rows over all ranks. A clip is drawn with a chance proportional to its length; with `group`,
+    the name of a column, from each of its values equally often: what is said all the time may be few of the clips.
     """
 
     files: tuple[str, ...]
@@ -39,6 +40,7 @@ class AudioCropConfig:
     num_workers: int = 0
     sample_rate: int = 24_000
     column: str = "audio"
+    group: str = ""
     max_bad_fraction: float = 0.01
 
 
@@ -49,6 +51,9 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
         index = json.loads(_index_path(config.cache).read_text())
         self._pcm = np.load(config.cache, mmap_mode="r")
         self._starts = np.asarray(index["starts"], dtype=np.int64)
+        groups = np.asarray(index["groups"])
+        self._groups = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+        self._ends = [np.cumsum(np.diff(self._starts)[clips]) for clips in self._groups]
         self._config, self._rank, self._world = config, rank, world
 
     @property
@@ -64,7 +69,9 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
         """int16 [N]; a clip shorter than the crop lies at a random place in silence."""
         size = self._config.crop_samples
         rng = np.random.default_rng((self._config.seed, step, row))
-        clip = int(np.searchsorted(self._starts, rng.integers(self.num_samples), side="right")) - 1
+        group = int(rng.integers(len(self._groups))) if len(self._groups) > 1 else 0
+        ends = self._ends[group]
+        clip = int(self._groups[group][np.searchsorted(ends, rng.integers(ends[-1]), side="right")])
         begin, end = int(self._starts[clip]), int(self._starts[clip + 1])
         offset = int(rng.integers(abs(end - begin - size) + 1))
         if end - begin >= size:
@@ -112,7 +119,7 @@ def build_cache(config: AudioCropConfig) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + f".part{os.getpid()}")
     try:
-        starts, bad = _write_pcm(part, config)
+        starts, groups, bad = _write_pcm(part, config)
         num_clips = len(starts) - 1
         if num_clips == 0 or bad > config.max_bad_fraction * (bad + num_clips):
             allowed = f"{config.max_bad_fraction:.1%}"
@@ -122,19 +129,19 @@ def build_cache(config: AudioCropConfig) -> Path:
     finally:
         part.unlink(missing_ok=True)
     index_part = index_path.with_name(index_path.name + f".part{os.getpid()}")
-    index_part.write_text(json.dumps({"key": key, "starts": starts, "left_out": bad}))
+    index_part.write_text(json.dumps({"key": key, "starts": starts, "groups": groups, "left_out": bad}))
     index_part.replace(index_path)
     log.info("%s: %d clips, %.2f h, %d left out", path, num_clips, starts[-1] / config.sample_rate / 3600, bad)
     return path
 
 
-def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], int]:
-    """Writes all clips as one .npy; returns the first sample of each and of the end, and how many were left out."""
-    starts, bad = [0], 0
+def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], list[str], int]:
+    """Writes all clips as one .npy; returns the first sample of each and of the end, their groups, how many are bad."""
+    starts, groups, bad = [0], list[str](), 0
     with path.open("wb") as file:
         _write_header(file, 0)
         header_size = file.tell()
-        for name, clip in _clip_bytes(config):
+        for name, clip, group in _clip_bytes(config):
             try:
                 pcm = _decode(clip, config.sample_rate)
             except ValueError as error:
@@ -143,22 +150,26 @@ def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], int]:
                 continue
             file.write(pcm.tobytes())
             starts.append(starts[-1] + pcm.size)
+            groups.append(group)
         file.seek(0)
         _write_header(file, starts[-1])
         assert file.tell() == header_size
-    return starts, bad
+    return starts, groups, bad
 
 
-def _clip_bytes(config: AudioCropConfig) -> Iterator[tuple[str, bytes]]:
+def _clip_bytes(config: AudioCropConfig) -> Iterator[tuple[str, bytes, str]]:
+    """The name, the audio and the group of every clip."""
+    columns = [config.column, *([config.group] if config.group else [])]
     for name in config.files:
         table = pq.ParquetFile(name)
-        if config.column not in table.schema_arrow.names:
-            raise ValueError(f"{name} has no column {config.column!r}; it has {table.schema_arrow.names}")
+        if missing := [column for column in columns if column not in table.schema_arrow.names]:
+            raise ValueError(f"{name} has no column {missing[0]!r}; it has {table.schema_arrow.names}")
         number = 0
-        for batch in table.iter_batches(batch_size=64, columns=[config.column]):
-            for value in batch.column(0).to_pylist():
+        for batch in table.iter_batches(batch_size=64, columns=columns):
+            for row in batch.to_pylist():
+                value = row[config.column]
                 data = value.get("bytes") if isinstance(value, dict) else value
-                yield f"{name} row {number}", data or b""
+                yield f"{name} row {number}", data or b"", str(row[config.group]) if config.group else ""
                 number += 1
 
 
@@ -179,7 +190,8 @@ def _write_header(file: Any, num_samples: int) -> None:
 
 def _fingerprint(config: AudioCropConfig) -> str:
     files = [(Path(name).name, Path(name).stat().st_size) for name in config.files]
-    return hashlib.sha256(json.dumps([files, config.column, config.sample_rate]).encode()).hexdigest()[:16]
+    what = [files, config.column, config.group, config.sample_rate]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def _index_path(cache: str) -> Path:
