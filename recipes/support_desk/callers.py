@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,18 @@ def caller_lines(phrases: dict[str, list[Any]], rng: random.Random) -> list[dict
             lines += [{"intent": name.lstrip("_"), "texts": [item], "digits": ""} for item in items]
     rng.shuffle(lines)
     return lines
+
+
+def most_of_each(lines: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
+    """The first `count` lines of each intent and kind (whole or in two parts), or all of them."""
+    seen: Counter[tuple[str, int]] = Counter()
+    found = []
+    for line in lines:
+        kind = line["intent"], len(line["texts"])
+        seen[kind] += 1
+        if count is None or seen[kind] <= count:
+            found.append(line)
+    return found
 
 
 def caller_clips(line: dict[str, Any], speak: Callable[[str, str, float], np.ndarray], voice: str, pitch: float,

@@ -41,6 +41,7 @@ from callers import (
     make_callers,
     make_drill,
     make_heldout,
+    most_of_each,
     write_rows,
 )
 from voice import TimedVoice
@@ -75,8 +76,9 @@ TRIM_DB = -46.0
 LEVEL_DB = -23.0
 SENTENCE_PAUSE_S = 0.22
 ROWS_PER_WRITE = 2000
-# Calls to cut single turns from: the caller speaks at once, and one of six says a number.
-ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0)
+# Calls to cut single turns from: the caller speaks at once, and one of six says a number. Speed moves pitch and timbre
+# too, so a wide one makes more people of the same voices.
+ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0, speed=(0.86, 1.16))
 # What the agent does in these cases has to be met more often than it happens to be learned.
 RARE_CASES = {"filler_unclear": 2.5, "out_of_scope": 2.5, "human": 2.5, "goodbye": 2.0}
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}
@@ -228,6 +230,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--spoken", action="store_true", help="written calls in which the agent is heard")
     parser.add_argument("--drawn", type=int, default=150, help="sentences drawn of each intent per pass")
+    parser.add_argument("--each", type=int, help="most phrases of each intent to make callers of, for a trial")
     parser.add_argument("--numbers", type=int, default=4000, help="least number of parcel numbers to read back")
     parser.add_argument("--zips", type=int, default=2000, help="least number of zip codes to read back")
     parser.add_argument("--general", type=int, default=560, help="sentences for the codec's ear")
@@ -253,7 +256,7 @@ def main() -> None:
         wordings = load_wordings(HERE / "wordings.yaml")
         numbers = range(args.first_pass, args.first_pass + args.passes)
         sources = {
-            "": lambda rng: caller_lines(phrases, rng),
+            "": lambda rng: most_of_each(caller_lines(phrases, rng), args.each),
             "drawn_": lambda rng: drawn_lines(wordings, args.drawn, rng),
         }
         for name, source in sources.items():

@@ -4,6 +4,7 @@
 #   VOICES=package/voices recipes/support_desk/run.sh        all stages into runs/
 #   CLIPS='clips/*.parquet' recipes/support_desk/run.sh      with ready-made caller clips instead of stage 1's Kokoro
 #   STAGE=5 recipes/support_desk/run.sh                      from stage 5 on
+#   SHORT=1 OUT=/tmp/short recipes/support_desk/run.sh       a little of everything, in minutes: does it work here?
 #
 # NOISE is a glob of tables of noises, SPEECH one of any other speech (audio bytes in a column `audio`, its words in `text`)
 # for the codec's first stage and to be listened to; both may be left out. Every stage continues where it was stopped.
@@ -22,23 +23,28 @@ for glob in ${SPEECH:-}; do speech+=(--speech "$glob"); done
 set +f
 newest() { ls -t "$1"/checkpoints/*.ckpt | head -n 1; }
 listed() { printf '%s,' "$@" | sed 's/,$//'; }
+passes=2 drawn=750 callers=() agent=() drill=() train=() short=()
+if [[ -n "${SHORT:-}" ]]; then
+    passes=1 drawn=2 calls=8 callers=(--each 2 --drawn 1) agent=(--numbers 6 --zips 4 --general 12) drill=(--drill 24)
+    train=(debug=tiny) short=(count=1 "conditions=[clean]" read_backs=1 recogniser=tiny naturalness=false)
+fi
 
 if ((stage <= 1)); then
     echo "1/8 callers: every phrase in other voices, and many numbers"
-    [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage callers --voices "$VOICES" --passes 2
-    "${prepare[@]}" --stage callers --passes 2
+    [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage callers --voices "$VOICES" --passes "$passes" "${callers[@]}"
+    "${prepare[@]}" --stage callers --passes "$passes" "${callers[@]}"
     [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage heldout --voices "$VOICES"
 fi
 if ((stage <= 2)); then
     echo "2/8 the agent's voice"
-    "${prepare[@]}" --stage agent "${clips[@]}"
+    "${prepare[@]}" --stage agent "${clips[@]}" "${agent[@]}"
 fi
 if ((stage <= 3)); then
     echo "3/8 the codec, on all voices"
     set -f
     files=$(listed "$out/agent.parquet" "$out/agent_general.parquet" "$out/callers/*.parquet" ${CLIPS:-} ${SPEECH:-})
     set +f
-    s2s train experiment=codec_general folder="$out/codec" "data.files=[$files]" data.cache="$out/codec.npy"
+    s2s train experiment=codec_general folder="$out/codec" "data.files=[$files]" data.cache="$out/codec.npy" "${train[@]}"
 fi
 if ((stage <= 4)); then
     echo "4/8 its tokens are fixed by now: 8-bit weights, so that the model learns from what is shipped"
@@ -47,7 +53,7 @@ fi
 if ((stage <= 5)); then
     echo "5/8 the codec's decoder, on the agent's voice"
     s2s train experiment=codec_voice folder="$out/voice" init_from="$out/general" \
-        "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy"
+        "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy" "${train[@]}"
 fi
 if ((stage <= 6)); then
     echo "6/8 calls, single turns, speech that is only listened to and calls that are read, as codes and words"
@@ -58,21 +64,21 @@ if ((stage <= 6)); then
         done
         wait
     }
-    "${prepare[@]}" --stage drill
+    "${prepare[@]}" --stage drill "${drill[@]}"
     encode --stage listen "${speech[@]}" --seed 3
     encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
     encode --stage encode "${clips[@]}" --count "$calls" --seed 2
-    encode --stage written --count $((2 * calls)) --drawn 750 --seed 4
-    encode --stage written --spoken --count "$calls" --drawn 750 --seed 5
+    encode --stage written --count $((2 * calls)) --drawn "$drawn" --seed 4
+    encode --stage written --spoken --count "$calls" --drawn "$drawn" --seed 5
 fi
 if ((stage <= 7)); then
     echo "7/8 the model: hearing and speaking, then which reply follows from which words, then all of it again"
     shards="data.shards=[$out/train,$out/turns,$out/listen,$out/written,$out/spoken]"
-    s2s train experiment=support_desk folder="$out/first" codec_from="$out/general" "$shards"
+    s2s train experiment=support_desk folder="$out/first" codec_from="$out/general" "$shards" "${train[@]}"
     s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
-        init_from="$(newest "$out/first")" "data.shards=[$out/written]"
+        init_from="$(newest "$out/first")" "data.shards=[$out/written]" "${train[@]}"
     s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
-        init_from="$(newest "$out/replies")" optim.learning_rate=1e-3 optim.total_steps=1800 "$shards"
+        init_from="$(newest "$out/replies")" optim.learning_rate=1e-3 optim.total_steps=1800 "$shards" "${train[@]}"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
@@ -85,5 +91,5 @@ if ((stage <= 8)); then
     set +f
     # DIGITS and ACCENTS are tables of people's digits and sentences, see conf/evaluation/support_desk.yaml.
     s2s evaluate experiment=support_desk model="$out/support_desk" folder="$out/evaluation" cache="$out/cache" \
-        workers="$(nproc)" digits="${DIGITS:-}" accents="${ACCENTS:-}" "${evaluation[@]}"
+        workers="$(nproc)" digits="${DIGITS:-}" accents="${ACCENTS:-}" "${evaluation[@]}" "${short[@]}"
 fi

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 class AudioCropConfig:
     """Parquet `files` with audio bytes, `cache` (an .npy path to create), and how to crop.
 
-    `batch_size` counts the rows over all ranks. A clip is drawn with a chance proportional to its length; with `group`,
-    the name of a column, from each of its values equally often: what is said all the time may be few of the clips.
+    `batch_size` counts the rows over all ranks. A clip is drawn with a chance proportional to its length. With `group`,
+    the name of a column, each of its values is drawn as often as `weights` say (1 where absent), however many clips
+    have it: what is said all the time may be few of them.
     """
 
     files: tuple[str, ...]
@@ -41,6 +42,7 @@ class AudioCropConfig:
     sample_rate: int = 24_000
     column: str = "audio"
     group: str = ""
+    weights: dict[str, float] = field(default_factory=dict)
     max_bad_fraction: float = 0.01
 
 
@@ -52,7 +54,14 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
         self._pcm = np.load(config.cache, mmap_mode="r")
         self._starts = np.asarray(index["starts"], dtype=np.int64)
         groups = np.asarray(index["groups"])
-        self._groups = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+        names = np.unique(groups).tolist()
+        if unknown := config.weights.keys() - set(names):
+            raise ValueError(f"weights name {sorted(unknown)}, the clips have {names} in column {config.group!r}")
+        weights = np.array([config.weights.get(name, 1.0) for name in names])
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise ValueError(f"weights are {config.weights}, allowed are numbers above 0, and 0 beside others")
+        self._shares = weights / weights.sum()
+        self._groups = [np.flatnonzero(groups == name) for name in names]
         self._ends = [np.cumsum(np.diff(self._starts)[clips]) for clips in self._groups]
         self._config, self._rank, self._world = config, rank, world
 
@@ -69,7 +78,7 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
         """int16 [N]; a clip shorter than the crop lies at a random place in silence."""
         size = self._config.crop_samples
         rng = np.random.default_rng((self._config.seed, step, row))
-        group = int(rng.integers(len(self._groups))) if len(self._groups) > 1 else 0
+        group = int(rng.choice(len(self._groups), p=self._shares)) if len(self._groups) > 1 else 0
         ends = self._ends[group]
         clip = int(self._groups[group][np.searchsorted(ends, rng.integers(ends[-1]), side="right")])
         begin, end = int(self._starts[clip]), int(self._starts[clip + 1])

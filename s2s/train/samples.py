@@ -74,7 +74,8 @@ class CodecSamples(Samples):
 class DuplexSamples(Samples):
     """The caller of a dialogue on the left, the agent's live answer on the right; what the agent writes is logged.
 
-    The callers are those of the validation data, or of the batch where there are none.
+    The callers are those of the validation data, or of the batch where there are none. Callers who are only written
+    cannot be listened to; where there are no others, there is no sample.
     """
 
     def __init__(self, folder: Path, config: CallbacksConfig, codec: Codec, tokenizer: Tokenizer | None = None):
@@ -87,7 +88,12 @@ class DuplexSamples(Samples):
         spec = self.codec.spec
         source = next(iter(trainer.datamodule.val_dataloader()), batch)  # type: ignore[attr-defined]
         frames = int(self.config.sample_s * spec.frame_rate)
-        codes = source["user"][: self.config.num_samples, :, :frames].to(module.device)
+        heard = source["user"][:, 0, 0] < spec.codebook_size
+        codes = source["user"][heard][: self.config.num_samples, :, :frames].to(module.device)
+        if not len(codes):
+            log.info("step %d: nobody of these is heard, so there is no sample", trainer.global_step)
+            nothing = torch.zeros(0, frames * spec.frame_size)
+            return nothing, nothing, spec.sample_rate
         caller = self.codec.decode(codes)
         temperature = self.config.sample_temperature
         controls = Controls.uniform(len(caller), temperature=temperature, device=str(module.device))

@@ -64,15 +64,25 @@ def test_every_clip_is_drawn_and_crops_differ_between_steps_and_seeds(config: Au
     assert not torch.equal(data[0]["wav"], AudioCropDataset(_module(config, seed=4).config)[0]["wav"])
 
 
-def test_a_rare_kind_is_drawn_as_often_as_the_others(config: AudioCropConfig, tmp_path: Path) -> None:
+def test_kinds_are_drawn_by_their_weights_however_many_clips_they_have(config: AudioCropConfig, tmp_path: Path) -> None:
     clips = [_bytes(_ramp(clip, 1_000 + 200 * clip), 24_000) for clip in range(6)]
     kinds = ["often", "often", "often", "often", "rare", "often"]
     pq.write_table(pa.table({"audio": clips, "kind": kinds}), tmp_path / "kinds.parquet")
-    data = AudioCropDataset(_module(config, files=(str(tmp_path / "kinds.parquet"),), group="kind").config)
-    first = torch.cat([data[step]["wav"][:, 0, 0] for step in range(100)])
-    clip = (first * 32768).round().long().div(4_000, rounding_mode="floor")
-    assert set(clip.tolist()) == set(range(6))
-    assert 0.4 < (clip == 4).float().mean() < 0.6
+
+    def drawn(**weights: float) -> torch.Tensor:
+        files = (str(tmp_path / "kinds.parquet"),)
+        data = AudioCropDataset(_module(config, files=files, group="kind", weights=weights).config)
+        first = torch.cat([data[step]["wav"][:, 0, 0] for step in range(100)])
+        return (first * 32768).round().long().div(4_000, rounding_mode="floor")
+
+    assert set(drawn().tolist()) == set(range(6))
+    assert 0.4 < (drawn() == 4).float().mean() < 0.6
+    assert 0.7 < (drawn(rare=4.0) == 4).float().mean() < 0.9
+    assert set(drawn(rare=0.0).tolist()) == {0, 1, 2, 3, 5}
+    with pytest.raises(ValueError, match=r"weights name \['never'\], the clips have \['often', 'rare'\]"):
+        drawn(never=1.0)
+    with pytest.raises(ValueError, match="allowed are numbers above 0"):
+        drawn(rare=-1.0)
     with pytest.raises(ValueError, match=r"plain\.parquet has no column 'kind'"):
         _module(config, group="kind")
 

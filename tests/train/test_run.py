@@ -3,16 +3,22 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from s2s.audio.io import read_audio
+from s2s.codec.base import CodecSpec
+from s2s.codec.spectral import SpectralCodec
 from s2s.data.shards import shard_files
 from s2s.data.written import WRITTEN
 from s2s.train.checkpoints import load_codec, load_duplex, part_of, read_checkpoint
+from s2s.train.config import CallbacksConfig
 from s2s.train.run import build_duplex, find_resume, run_training, start_from
+from s2s.train.samples import DuplexSamples
+from tests.tiny import tiny_codec_config
 from tests.train.toy import codec_run, duplex_run, train_to_end
 
 
@@ -82,6 +88,27 @@ def test_calls_without_sound_need_a_model_that_reads(toy: Path, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"shard-00000\.parquet holds calls without sound.*model\.wording_layer"):
         build_duplex(duplex_run(toy, tmp_path, f"data.shards=[{written.parent}]"))
     assert build_duplex(duplex_run(toy, tmp_path, f"data.shards=[{written.parent}]", "model.wording_layer=2"))
+
+
+def test_samples_are_made_of_callers_who_are_heard(toy: Path, tmp_path: Path) -> None:
+    data, module, *_ = build_duplex(duplex_run(toy, tmp_path))
+    data.prepare_data()
+    batch, user = next(iter(data.train_dataloader())), module.model.layout.stream("user")
+    spec = CodecSpec(24000, 960, user.num_rows, user.vocab_size)
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(val_dataloader=list), global_step=1)
+    codec, config = SpectralCodec(tiny_codec_config(spec)), CallbacksConfig(num_samples=2, sample_s=0.4)
+
+    def callers() -> torch.Tensor:
+        caller, agent, _ = DuplexSamples(tmp_path, config, codec).sample(trainer, module, batch)
+        assert len(caller) == len(agent)
+        return caller
+
+    both = callers()
+    assert len(both) == 2
+    batch["user"][0] = spec.codebook_size
+    assert torch.equal(callers()[:1], both[1:])
+    batch["user"][:] = spec.codebook_size
+    assert len(callers()) == 0
 
 
 def test_a_run_of_other_sizes_is_not_continued(toy: Path, tmp_path: Path) -> None:
