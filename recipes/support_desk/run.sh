@@ -23,9 +23,9 @@ for glob in ${SPEECH:-}; do speech+=(--speech "$glob"); done
 set +f
 newest() { ls -t "$1"/checkpoints/*.ckpt | head -n 1; }
 listed() { printf '%s,' "$@" | sed 's/,$//'; }
-passes=2 drawn=750 callers=() agent=() drill=() train=() short=()
+passes=2 drawn=750 again=1800 callers=() agent=() drill=() train=() short=()
 if [[ -n "${SHORT:-}" ]]; then
-    passes=1 drawn=2 calls=8 callers=(--each 2 --drawn 1) agent=(--numbers 6 --zips 4 --general 12) drill=(--drill 24)
+    passes=1 drawn=2 again=6 calls=8 callers=(--each 2 --drawn 1) agent=(--numbers 6 --zips 4 --general 12) drill=(--drill 24)
     train=(debug=tiny) short=(count=1 "conditions=[clean]" read_backs=1 recogniser=tiny naturalness=false)
 fi
 
@@ -78,7 +78,7 @@ if ((stage <= 7)); then
     s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
         init_from="$(newest "$out/first")" "data.shards=[$out/written]" "${train[@]}"
     s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
-        init_from="$(newest "$out/replies")" optim.learning_rate=1e-3 optim.total_steps=1800 "$shards" "${train[@]}"
+        init_from="$(newest "$out/replies")" optim.learning_rate=1e-3 optim.total_steps="$again" "$shards" "${train[@]}"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
