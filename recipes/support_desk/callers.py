@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import soundfile as sf
 
 from s2s.audio.resample import resample
-from s2s.data.desk import DIGIT_WORDS, split_of
+from s2s.data.desk import split_of
 from s2s.data.wordings import Wordings
 from s2s.data.wordtimes import voiced_frames
+from s2s.phrases import DIGIT_WORDS
 
 log = logging.getLogger("prepare")
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from s2s.data.calls import Call, CallConfig, Material
 from s2s.data.clips import Clip
-from s2s.data.desk import DIGIT_WORDS, Desk, speak_digits
+from s2s.data.desk import Desk, speak_digits
 from s2s.data.schema import Dialogue, Word
 from s2s.data.utterances import Callers
 from s2s.data.wishes import Wishes
+from s2s.phrases import DIGIT_WORDS
 
 WRITTEN = "written calls"  # the name of the source in its shards
 # How long words take: a fit to 869 clips of callers.

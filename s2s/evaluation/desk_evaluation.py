@@ -22,7 +22,7 @@ from s2s.checkpoint import Bundle, Speed, find, load, random_bundle
 from s2s.config import config_hash, to_dict
 from s2s.data.augment import speech_rms
 from s2s.data.clips import expand, load_clips
-from s2s.data.desk import DIGIT_WORDS, Desk, load_desk
+from s2s.data.desk import Desk, load_desk
 from s2s.data.recordings import read_recordings
 from s2s.data.utterances import Callers
 from s2s.evaluation.audibility import audible_spans
@@ -43,6 +43,7 @@ from s2s.evaluation.speak import SpeakConfig
 from s2s.evaluation.statistics import mean_interval
 from s2s.evaluation.timeline import draw_timeline, write_stereo
 from s2s.models.step import Step
+from s2s.phrases import DIGIT_WORDS
 
 log = logging.getLogger(__name__)
 

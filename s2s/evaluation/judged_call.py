@@ -11,7 +11,7 @@ import numpy as np
 
 from s2s.checkpoint import Bundle
 from s2s.data.align import steps_to_actions, steps_to_words
-from s2s.data.desk import DIGIT_WORDS, speak_digits
+from s2s.data.desk import speak_digits
 from s2s.data.schema import Action, Word
 from s2s.evaluation.audibility import Span, audible_spans
 from s2s.evaluation.barge_in import Outcome, Overlap, outcomes
@@ -24,6 +24,7 @@ from s2s.evaluation.reactive_caller import Done, ReactiveCaller
 from s2s.evaluation.recognise import Hears
 from s2s.evaluation.replies import ExpectedReply, answer_spans, gap_ms, hear_answer, score_text
 from s2s.evaluation.word_errors import normalise
+from s2s.phrases import DIGIT_WORDS
 
 OPENING, SILENCE = "opening", "silence"
 _LEAST_MOS_S = 1.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s2s.data.desk import DIGIT_WORDS
+from s2s.phrases import DIGIT_WORDS
 from s2s.streams import Stream
 from s2s.text import Tokenizer
 

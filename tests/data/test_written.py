@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from s2s.data.clips import Clip, expand, load_clips
-from s2s.data.desk import DIGIT_WORDS, load_desk
+from s2s.data.desk import load_desk
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.encoded import BatchKey, EncodedDataset, build_arrow
 from s2s.data.shards import common_info, shard_files
 from s2s.data.written import ONLY_WORDS, WRITTEN, Line, WrittenCalls, place_by_letters, with_digits
+from s2s.phrases import DIGIT_WORDS
 from s2s.text import BpeTokenizer
 from tests.data.desk_clips import DESK, RATE, write_tables
 from tests.data.fake_codec import FakeCodec

@@ -12,9 +12,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from s2s.data.desk import DIGIT_WORDS, load_desk, speak_digits
+from s2s.data.desk import load_desk, speak_digits
 from s2s.data.schema import Dialogue, Word
 from s2s.data.wordings import load_wordings
+from s2s.phrases import DIGIT_WORDS
 from tests.data.desk_clips import write_tables
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "support_desk"

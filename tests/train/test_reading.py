@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2s.data.desk import DIGIT_WORDS
 from s2s.models.duplex import DuplexModel
+from s2s.phrases import DIGIT_WORDS
 from s2s.streams import Stream, dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
 from s2s.train.module import DuplexModule, DuplexTrainConfig
