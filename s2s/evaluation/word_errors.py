@@ -15,6 +15,7 @@ _RANGE = re.compile(r"(?<![\d-])(\d{1,2})\s?[-\u2013]\s?(\d{1,2})(?![\d-])")
 # The normaliser reads a number's value and would lose these zeros, which a zip code needs.
 _LEADING_ZERO = re.compile(r"(?<![\d.,])0\d+")
 _MONEY = re.compile(r"[$\u00a3\u20ac]([\d.,]*\d)")
+_GOODBYE = re.compile(r"\bgood[ -]bye\b", re.IGNORECASE)
 
 
 @cache
@@ -27,9 +28,11 @@ def normalise(text: str) -> str:
     """Return English text as lower-case words without punctuation, every number digit by digit in words.
 
     "Parcel 4271.", "parcel four two seven one" and "parcel forty-two seventy-one" all become the same five words: a
-    recogniser is free in how it writes a number, and splitting it makes one wrong digit one wrong word.
+    recogniser is free in how it writes a number, and splitting it makes one wrong digit one wrong word. So it is with
+    "good bye".
     """
     split = _LEADING_ZERO.sub(lambda number: " ".join(number[0]), _RANGE.sub(r"\1 to \2", text))
+    split = _GOODBYE.sub("goodbye", split)
     plain = _english_normaliser()(split)
     plain = _MONEY.sub(r"\1 dollars", plain)
     spelled = re.sub(r"\d", lambda digit: f" {DIGIT_WORDS[int(digit[0])]} ", plain)

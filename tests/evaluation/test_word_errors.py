@@ -28,6 +28,8 @@ def test_every_way_to_write_a_number_is_the_same_words(text: str) -> None:
         ("up to $100", "up to one hundred dollars"),
         ("12 Mill Street", "twelve mill street"),
         ("Um, yes.", "yes"),
+        ("Thank you. Good-bye.", "thank you goodbye"),
+        ("Good bye.", "goodbye"),
     ],
 )
 def test_what_sounds_the_same_reads_the_same(written: str, spoken: str) -> None:
