@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -90,6 +90,28 @@ def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 raise WeightsError(f"{path}: {name} holds NaN or infinity")
             out[name] = values.to(expected.dtype)
     return out
+
+
+def mean_weights(several: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the weights of models of one shape, tensor by tensor; what is no float is that of the first.
+
+    Checkpoints of one training, or of trainings that continue each other, lie close enough for their mean to be as good
+    a model and often a better one (Wortsman et al. 2022, "Model soups").
+
+    Raises WeightsError where names or shapes differ.
+    """
+    first, *others = several
+    for other in others:
+        if differ := sorted(n for n in first.keys() | other.keys() if _shape(first, n) != _shape(other, n)):
+            raise WeightsError(f"models of other shapes have no mean: {differ[0]} and {len(differ) - 1} more differ")
+    return {
+        name: torch.stack([weights[name] for weights in several]).mean(dim=0) if value.is_floating_point() else value
+        for name, value in first.items()
+    }
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return weights[name].shape if name in weights else None
 
 
 def _to_int8(values: Tensor) -> tuple[Tensor, Tensor]:

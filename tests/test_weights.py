@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from s2s.weights import WeightsError, read_weights, weight_sizes, write_weights
+from s2s.weights import WeightsError, mean_weights, read_weights, weight_sizes, write_weights
 
 
 def tensors() -> dict[str, Tensor]:
@@ -107,3 +107,12 @@ def test_swapped_tensors_are_named(tmp_path: Path, content: dict[str, Tensor], m
     save_file(content, tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=message):
         read_weights(tmp_path / "w.safetensors", {"a": torch.zeros(2, 3), "b": torch.zeros(4)})
+
+
+def test_the_mean_of_models_of_one_shape() -> None:
+    several = [{"a": torch.full((2, 3), value), "count": torch.tensor(7)} for value in (1.0, 2.0, 6.0)]
+    mean = mean_weights(several)
+    assert torch.equal(mean["a"], torch.full((2, 3), 3.0)) and mean["count"] == 7
+    for other in ({"a": torch.zeros(3, 2), "count": torch.tensor(7)}, {"b": torch.zeros(2, 3)}):
+        with pytest.raises(WeightsError, match="models of other shapes have no mean: a"):
+            mean_weights([several[0], other])

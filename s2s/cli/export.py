@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def export(
     target: Annotated[str, typer.Argument(metavar="OUT", help="A folder; with --push a repository, owner/name.")],
     codec: Annotated[str, typer.Option(help="Training checkpoint of the codec, or anything `s2s.load` opens.")],
-    model: Annotated[str | None, typer.Option(help="Training checkpoint of the model, or as above.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Training checkpoint of the model, or as above; given several times, their mean."),
+    ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of the training data.")] = None,
     phrases: Annotated[Path | None, typer.Option(help="A phrases.json: what the agent may write, no more.")] = None,
     weight_format: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
@@ -33,7 +36,7 @@ def export(
     with user_errors():
         given = {"temperature": temperature, "top_k": top_k, "speed": speed, "agent_lead_steps": agent_lead_steps}
         settings = {name: value for name, value in given.items() if value is not None}
-        result = _export(target, codec, model, tokenizer, phrases, weight_format, settings, push)
+        result = _export(target, codec, model or [], tokenizer, phrases, weight_format, settings, push)
     if as_json:
         print_json(result)
     else:
@@ -43,7 +46,7 @@ def export(
 def _export(
     target: str,
     codec: str,
-    model: str | None,
+    models: list[str],
     tokenizer: Path | None,
     phrases: Path | None,
     weight_format: Any,
@@ -53,11 +56,15 @@ def _export(
     from s2s import checkpoint
     from s2s.phrases import Phrases
     from s2s.text import load_tokenizer
+    from s2s.weights import mean_weights
 
+    found = [checkpoint.model_of(model) for model in models]
+    if len(found) > 1:
+        found[0].load_state_dict(mean_weights([model.state_dict() for model in found]))
     text = None if tokenizer is None else load_tokenizer(tokenizer.read_text(encoding="utf-8"))
     bundle = checkpoint.Bundle(
         checkpoint.codec_of(codec),
-        None if model is None else checkpoint.model_of(model),
+        found[0] if found else None,
         text,
         _defaults(settings),
         target,

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from s2s.checkpoint import Bundle, Defaults, save
+from s2s.checkpoint import Bundle, Defaults, load, save
 from s2s.cli.main import app
 from s2s.data.align import AGENT_LEAD_STEPS
 from s2s.data.folder import write_folder
@@ -244,6 +245,10 @@ def test_export_joins_a_codec_and_a_model(model: str, tmp_path: Path) -> None:
     assert json.loads((older / "config.json").read_text())["defaults"]["agent_lead_steps"] == 2
     said = s2s("respond", CALLER, tmp_path / "o.wav", "--model", tmp_path / "x", "--tail", 0, "--speed", "exact")
     assert said.exit_code == 0
+    assert s2s("export", tmp_path / "mean", "--codec", model, "--model", model, "--model", model).exit_code == 0
+    one, mean = (load(folder).model for folder in (model, tmp_path / "mean"))
+    assert one and mean
+    assert all(torch.equal(value, mean.state_dict()[name]) for name, value in one.state_dict().items())
     assert "no such file" in error_line(s2s("export", tmp_path / "y", "--codec", tmp_path / "none.ckpt"))
     line = error_line(s2s("export", tmp_path / "y", "--codec", model, "--weight-format", "int4"))
     assert "'int4' is unknown" in line
