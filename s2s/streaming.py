@@ -1,7 +1,8 @@
 """State: what a streaming module remembers of each row between calls, and what can be done to it.
 
-A state is a tree of dataclasses, dicts, lists and tuples whose leaves are tensors; dim 0 of every leaf is the row and
-one row is one conversation. Modules follow six laws, checked for all of them by `tests/test_streaming_contract.py`:
+A state is a tree of dataclasses, dicts, lists and tuples whose leaves are tensors, or None for a part that a module
+does not have; dim 0 of every leaf is the row and one row is one conversation. Modules follow six laws, checked for all
+of them by `tests/test_streaming_contract.py`:
 
 1. `state=None` means a fresh state for a whole sequence, thrown away afterwards.
 2. Leaves are tensors; dim 0 is the row; positions are one number per row.
@@ -41,6 +42,8 @@ def leaves(state: State) -> list[Tensor]:
 
 def map_leaves(function: Callable[[Tensor], Tensor], state: State) -> State:
     """The same tree with `function` applied to every leaf."""
+    if state is None:
+        return None
     if isinstance(state, Tensor):
         return function(state)
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
@@ -134,6 +137,8 @@ def load_state(path: str | Path, like: State) -> State:
 def _walk(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(state, Tensor):
         yield name or "state", state
+        return
+    if state is None:
         return
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
         children = [(f.name, getattr(state, f.name)) for f in dataclasses.fields(state)]

@@ -301,6 +301,7 @@ CASES = [
         gradient=False,
     ),
     live("duplex step", DuplexStep, lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64)),
+    live("duplex step that looks ahead", DuplexStep, lambda: tiny_step(SMALL_SPEC, dtype=torch.float64, ahead=True)),
     live("traced step", TracedStep, traced_step),
     live(
         "spelling step",

@@ -80,7 +80,11 @@ def tiny_layout(spec: CodecSpec = SPEC, acoustic_delay: int = 0) -> StreamLayout
 
 
 def tiny_model_config(
-    layout: StreamLayout | None = None, window: int = 5, per_step_weights: bool = False, spelling_layer: int = 0
+    layout: StreamLayout | None = None,
+    window: int = 5,
+    per_step_weights: bool = False,
+    spelling_layer: int = 0,
+    ahead: bool = False,
 ) -> DuplexConfig:
     return DuplexConfig(
         layout=layout or tiny_layout(),
@@ -90,6 +94,7 @@ def tiny_model_config(
         ),
         code_width=6,
         spelling_layer=spelling_layer,
+        ahead=ahead,
     )
 
 
@@ -99,10 +104,11 @@ def tiny_model(
     per_step_weights: bool = False,
     seed: int = 0,
     spelling_layer: int = 0,
+    ahead: bool = False,
 ) -> DuplexModel:
     """The duplex model with a few thousand random weights."""
     torch.manual_seed(seed)
-    return stirred(DuplexModel(tiny_model_config(layout, window, per_step_weights, spelling_layer)), seed)
+    return stirred(DuplexModel(tiny_model_config(layout, window, per_step_weights, spelling_layer, ahead)), seed)
 
 
 def tiny_step(
@@ -111,10 +117,11 @@ def tiny_step(
     window: int = 5,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    ahead: bool = False,
 ) -> DuplexStep:
     """A whole step, wav to wav."""
     codec = tiny_codec(spec, seed).to(dtype)
-    return DuplexStep(codec, tiny_model(tiny_layout(spec, acoustic_delay), window, seed=seed).to(dtype))
+    return DuplexStep(codec, tiny_model(tiny_layout(spec, acoustic_delay), window, seed=seed, ahead=ahead).to(dtype))
 
 
 def same_controls(rows: int, temperature: float = 0.0, top_k: int = 0, seed: int = 7) -> Controls:

@@ -30,6 +30,9 @@ def serve(
     ] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads inside a step. Default: measured at start.")] = None,
+    phases: Annotated[
+        int | None, typer.Option(help="Groups of calls with ticks of their own. Default: measured at start.")
+    ] = None,
     max_call: Annotated[float | None, typer.Option(help="Seconds a call may last. Default: no limit.")] = None,
     max_per_client: Annotated[
         int | None, typer.Option(help="Calls of one token or address. Default: no limit.")
@@ -74,7 +77,7 @@ def serve(
         access = Access(secret, frozenset(allow_origin or []), hosts)
         bridge = BridgeConfig(max_call_s=max_call, hang_up=hang_up)
         config = ServerConfig(model, access, limits, bridge, record, seed, opening)
-        engine = open_engine(model, EngineConfig(max_sessions, threads=threads), speed, phrases)
+        engine = open_engine(model, EngineConfig(max_sessions, threads=threads, phases=phases), speed, phrases)
         _run(engine, config, host, port)
 
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -18,13 +18,28 @@ from s2s.engine.grid import Grid
 from s2s.engine.session import Session, SessionConfig
 from s2s.engine.stats import EngineStats, StepTimes
 from s2s.engine.transcript import Transcript
-from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads, on_cpu, run_once
+from s2s.engine.warmup import (
+    MAX_PHASES,
+    agreeing_sizes,
+    bucket_sizes,
+    measure_phases,
+    measure_threads,
+    on_cpu,
+    run_once,
+)
 from s2s.models.step import Step
 from s2s.nn.sampling import Controls
 from s2s.streams import AGENT_TEXT
 from s2s.text import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+
+PATIENCE_S = 0.4
+"""How long a session waits for its caller's first step before it joins whichever group is next."""
+
+SPARE_S = 0.003
+"""How long before its group's tick a caller's step has to be complete: packets do not come on the dot."""
 
 
 class EngineFull(RuntimeError):
@@ -38,7 +53,8 @@ class EngineConfig:
     max_sessions: how many may be open. clock: "live" ticks by wall time and conceals what has not arrived; "virtual"
     ticks when told and waits. max_buffered_s, max_unread_s: how much input and output of a session may wait.
     threads: of a live engine's steps; None: measured. exact: a caller's output is the same to the last bit whoever else
-    calls (CPU). max_late_ticks: how many overdue ticks are made up for.
+    calls (CPU). max_late_ticks: how many overdue ticks are made up for. phases: into how many groups a live engine may
+    part its sessions, each with ticks of its own between those of the others; None: measured.
     """
 
     max_sessions: int = 8
@@ -48,6 +64,7 @@ class EngineConfig:
     threads: int | None = None
     exact: bool = True
     max_late_ticks: int = 5
+    phases: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_sessions < 1:
@@ -62,6 +79,8 @@ class EngineConfig:
             raise ValueError(f"threads is {self.threads}, allowed is 1 and above, or none to measure")
         if self.max_late_ticks < 0:
             raise ValueError(f"max_late_ticks is {self.max_late_ticks}, allowed is 0 and above")
+        if self.phases is not None and not 1 <= self.phases <= MAX_PHASES:
+            raise ValueError(f"phases is {self.phases}, allowed are 1 to {MAX_PHASES}, or none to measure")
 
 
 @dataclass
@@ -70,6 +89,24 @@ class _Seat:
 
     session: Session
     transcripts: dict[str, Transcript]
+
+
+@dataclass
+class Waiting:
+    """A session that has no row yet, and since when it has been allowed to begin; None: it is not."""
+
+    session: Session
+    controls: Controls
+    since_s: float | None = None
+
+
+@dataclass
+class _Group:
+    """Sessions that tick together. seats: in the order of their rows."""
+
+    batch: Batch
+    seats: list[_Seat] = field(default_factory=list)
+    grid: Grid | None = None
 
 
 class Engine:
@@ -88,11 +125,9 @@ class Engine:
         self._step, self._tokenizer, self._defaults = step, tokenizer, defaults or Defaults()
         self._actions = {token: name for name, token in tokenizer.actions.items()} if tokenizer else {}
         self._lock = threading.Lock()  # of what other threads see; never held while a step runs
-        self._waiting: list[tuple[Session, Controls]] = []
-        self._seats: list[_Seat] = []  # in the order of their rows
-        self._batch: Batch | None = None
+        self._waiting: list[Waiting] = []
+        self._groups: list[_Group] = []  # none before the engine is warm
         self._buckets: tuple[int, ...] = ()
-        self._grid: Grid | None = None
         self._thread: threading.Thread | None = None
         self._warm, self._stopping = threading.Event(), threading.Event()
         self._failure: Exception | None = None
@@ -124,7 +159,7 @@ class Engine:
                 stopped = "the engine is stopped" if self._stopping.is_set() else ""
                 raise EngineFull(stopped or f"all {self.config.max_sessions} sessions are taken")
             self._opened += 1
-            self._waiting.append((session, controls))
+            self._waiting.append(Waiting(session, controls))
         return session
 
     def tick(self) -> None:
@@ -132,11 +167,12 @@ class Engine:
         if self._stopping.is_set():
             raise RuntimeError("the engine is stopped")
         self.warm_up()
-        self._tick()
+        for group in self._groups:
+            self._tick(group)
 
     def warm_up(self) -> None:
         """Choose threads and numbers of rows and run each once; does nothing the second time."""
-        if self._batch is not None:
+        if self._groups:
             return
         rows = self.config.max_sessions
         if self.config.threads is not None:
@@ -150,9 +186,24 @@ class Engine:
             self._buckets = agreeing_sizes(self._step, rows)
         for size in self._buckets or (1,):
             run_once(self._step, size)
-        self._batch = Batch(self._step, rows, self._buckets)
-        logger.info("up to %d sessions, in steps of %s rows", rows, self._buckets or "one by one, 1")
+        self._groups = [_Group(self._new_batch()) for _ in range(self._num_phases())]
+        logger.info(
+            "up to %d sessions in %d groups, in steps of %s rows",
+            rows,
+            len(self._groups),
+            self._buckets or "one by one, 1",
+        )
         self._warm.set()
+
+    def _num_phases(self) -> int:
+        if self.config.clock == "virtual":
+            return 1
+        if self.config.phases is not None:
+            return self.config.phases
+        return measure_phases(self._step, self.config.max_sessions, self._buckets)
+
+    def _new_batch(self) -> Batch:
+        return Batch(self._step, self.config.max_sessions, self._buckets)
 
     def start(self) -> None:
         """Warm up and then tick by wall time, in a thread of its own; returns at once."""
@@ -182,15 +233,15 @@ class Engine:
         with self._lock:
             sessions = self._sessions()
             underruns = self._underruns + sum(session.stats.underruns for session in sessions)
-            grid, num_open = self._grid, self._num_open()
+            grids, num_open = [group.grid for group in self._groups if group.grid], self._num_open()
             return EngineStats(
                 warm=self._warm.is_set() and self._failure is None,
                 running=self._thread is not None and self._thread.is_alive(),
                 sessions=num_open,
                 free=0 if self._stopping.is_set() else self.config.max_sessions - num_open,
                 ticks=self._ticks,
-                deadline_misses=grid.misses if grid else 0,
-                left_out=grid.left_out if grid else 0,
+                deadline_misses=sum(grid.misses for grid in grids),
+                left_out=sum(grid.left_out for grid in grids),
                 step_ms=latest,
                 step_ms_counts=counts,
                 step_ms_sum=total,
@@ -201,6 +252,7 @@ class Engine:
                 underruns=underruns,
                 threads=self._threads,
                 buckets=self._buckets,
+                phases=len(self._groups),
             )
 
     def _live(self) -> None:
@@ -216,63 +268,84 @@ class Engine:
             return
         gc.collect()
         gc.freeze()  # libraries and graphs live as long as the engine; looking through them again would cost a tick
-        self._grid = Grid(self.step_size, self.sample_rate, self.config.max_late_ticks, time.monotonic())
-        while not self._stopping.wait(max(0.0, self._grid.due_s - time.monotonic())):
+        frame_s, start_s = self.step_size / self.sample_rate, time.monotonic()
+        for number, group in enumerate(self._groups):
+            # Apart, so that what one group waits for and sends is out of the way before the next one's turn.
+            begin_s = start_s + number * frame_s / len(self._groups)
+            group.grid = Grid(self.step_size, self.sample_rate, self.config.max_late_ticks, begin_s)
+        while True:
+            group, grid = min(((g, g.grid) for g in self._groups if g.grid), key=lambda pair: pair[1].due_s)
+            if self._stopping.wait(max(0.0, grid.due_s - time.monotonic())):
+                return
             try:
-                self._tick()
+                self._tick(group)
             except Exception as error:  # no caller may take the others along, not even by a mistake of ours
                 logger.exception("a tick failed")
                 self._end_all("failed", repr(error))
-                self._batch = Batch(self._step, self.config.max_sessions, self._buckets)
-            left_out = self._grid.done(time.monotonic())
+                for each in self._groups:
+                    each.batch = self._new_batch()
+            left_out = grid.done(time.monotonic())
             if left_out:
                 logger.warning("%d ticks left out", left_out)
-                for seat in self._seats:
+                for seat in group.seats:
                     seat.session.fell_behind(left_out)
 
-    def _tick(self) -> None:
-        assert self._batch is not None
+    def _tick(self, group: _Group) -> None:
         start_s = time.monotonic()
-        self._change_seats()
+        self._change_seats(group, start_s)
         wait = self.config.clock == "virtual"
-        inputs = [seat.session.next_step(wait) for seat in self._seats]
+        inputs = [seat.session.next_step(wait) for seat in group.seats]
         if inputs:
-            self._deliver(self._batch.run(inputs))
+            self._deliver(group, group.batch.run(inputs))
             self._times.add(1000 * (time.monotonic() - start_s))
         self._ticks += 1
         self._last_tick_s = time.monotonic()
 
-    def _change_seats(self) -> None:
+    def _change_seats(self, group: _Group, now_s: float) -> None:
         """Let closed sessions go and waiting ones in."""
-        assert self._batch is not None
-        for row in reversed(range(len(self._seats))):
-            if self._seats[row].session.closing:
-                self._leave(row, "closed")
+        for row in reversed(range(len(group.seats))):
+            if group.seats[row].session.closing:
+                self._leave(group, row, "closed")
         given_up, failed = list[Session](), list[tuple[Session, Exception]]()
         with self._lock:  # all in one go: whoever counts finds every session in one of the two lists
-            slots, waiting = self._batch.slots, list[tuple[Session, Controls]]()
-            for session, controls in self._waiting:
-                opening = session.opening
+            slots, staying = group.batch.slots, list[Waiting]()
+            for waiting in self._waiting:
+                session, opening = waiting.session, waiting.session.opening
                 if session.closing:
                     given_up.append(session)
-                elif opening is None or slots.count == slots.num_rows:
-                    waiting.append((session, controls))
+                elif opening is None or slots.count == slots.num_rows or not self._is_its_turn(waiting, now_s):
+                    staying.append(waiting)
                 else:
                     try:
-                        slots.join(controls, opening)
+                        slots.join(waiting.controls, opening)
                     except ValueError as error:
                         failed.append((session, error))
                         continue
-                    self._seats.append(_Seat(session, {}))
-            self._waiting = waiting
+                    group.seats.append(_Seat(session, {}))
+            self._waiting = staying
         for session in given_up:
             self._end(session, "closed")
         for session, problem in failed:
             self._end(session, "failed", str(problem))
 
-    def _deliver(self, results: list[Said | Exception | None]) -> None:
+    def _is_its_turn(self, waiting: Waiting, now_s: float) -> bool:
+        """Whether a session joins the group whose tick it is.
+
+        Among several it joins the one that ticks soonest after a step of its caller is complete: the caller's packets
+        come at the same distance from all ticks that follow, and every millisecond of it is one more to the answer.
+        A caller who sends nothing yet is not waited for long: the agent may have to speak first.
+        """
+        if len(self._groups) == 1:
+            return True
+        waiting.since_s = now_s if waiting.since_s is None else waiting.since_s
+        ready_s = waiting.session.ready_s
+        if ready_s is None:
+            return now_s >= waiting.since_s + PATIENCE_S
+        return now_s >= ready_s + SPARE_S
+
+    def _deliver(self, group: _Group, results: list[Said | Exception | None]) -> None:
         failed: dict[int, Exception] = {}
-        for row, (seat, result) in enumerate(zip(self._seats, results, strict=True)):
+        for row, (seat, result) in enumerate(zip(group.seats, results, strict=True)):
             if isinstance(result, Said):
                 try:
                     action = self._actions.get(result.ids.get(AGENT_TEXT, -1))
@@ -282,7 +355,7 @@ class Engine:
             elif result is not None:
                 failed[row] = result
         for row in sorted(failed, reverse=True):
-            self._leave(row, "failed", str(failed[row]) or repr(failed[row]))
+            self._leave(group, row, "failed", str(failed[row]) or repr(failed[row]))
 
     def _text(self, seat: _Seat, ids: dict[str, int]) -> dict[str, str]:
         if self._tokenizer is None:
@@ -291,14 +364,13 @@ class Engine:
             seat.transcripts[stream] = Transcript(self._tokenizer)
         return {stream: seat.transcripts[stream].add(token) for stream, token in ids.items()}
 
-    def _leave(self, row: int, reason: Literal["closed", "failed"], error: str = "") -> None:
+    def _leave(self, group: _Group, row: int, reason: Literal["closed", "failed"], error: str = "") -> None:
         """The last session takes the row."""
-        assert self._batch is not None
-        self._batch.slots.leave(row)
+        group.batch.slots.leave(row)
         with self._lock:
-            session = self._seats[row].session
-            self._seats[row] = self._seats[-1]
-            self._seats.pop()
+            session = group.seats[row].session
+            group.seats[row] = group.seats[-1]
+            group.seats.pop()
         self._end(session, reason, error)
 
     def _end(self, session: Session, reason: Literal["closed", "failed", "engine stopped"], error: str = "") -> None:
@@ -314,12 +386,15 @@ class Engine:
 
     def _end_all(self, reason: Literal["failed", "engine stopped"], error: str = "") -> None:
         with self._lock:
-            sessions, self._waiting, self._seats = self._sessions(), [], []
+            sessions, self._waiting = self._sessions(), []
+            for group in self._groups:
+                group.seats = []
         for session in sessions:
             self._end(session, reason, error)
 
     def _sessions(self) -> list[Session]:
-        return [session for session, _ in self._waiting] + [seat.session for seat in self._seats]
+        seated = [seat.session for group in self._groups for seat in group.seats]
+        return [waiting.session for waiting in self._waiting] + seated
 
     def _num_open(self) -> int:
         return sum(not session.closing for session in self._sessions())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -113,6 +114,7 @@ class Session:
         self._ticks = 0
         self._closing = self._ended = False
         self._opening = opening
+        self._ready_s: float | None = None
 
     def begin(self, opening: bool) -> None:
         """Decide whether the agent speaks first, where it was left open; ignored once it is decided."""
@@ -142,6 +144,8 @@ class Session:
             if self._input.size + len(pcm) > self._max_buffered:
                 raise BufferFull(f"{self._input.size} samples wait, {len(pcm)} more exceed {self._max_buffered}")
             self._input.push(pcm.copy())
+            if self._ready_s is None and self._input.has_step:
+                self._ready_s = time.monotonic()
 
     def pull(self) -> list[Event]:
         """All events since the last call, oldest first."""
@@ -165,6 +169,12 @@ class Session:
         with self._lock:
             heard = self._input
             return SessionStats(self._ticks, heard.underruns, heard.skipped, heard.size)
+
+    @property
+    def ready_s(self) -> float | None:
+        """Since when, in monotonic time, the caller's first step is complete; None: it is not."""
+        with self._lock:
+            return self._ready_s
 
     # What follows is for the engine, whose thread is the only one to call it.
 

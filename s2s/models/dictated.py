@@ -68,6 +68,7 @@ class DictatedStep(DuplexStep):
             ring=duplex.ring,
             backbone=duplex.backbone,
             decoder=duplex.decoder,
+            ahead=duplex.ahead,
             tokens=new(MAX_TOKENS),
             joined=new(MAX_TOKENS),
             said=new(),

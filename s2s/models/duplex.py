@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from s2s.models.depth import DepthConfig, DepthTransformer
 from s2s.models.spelling import LETTERS, Spelling
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
-from s2s.streams import USER_TEXT, Stream, StreamLayout, dialogue_layout
+from s2s.streams import AGENT_TEXT, USER_TEXT, Stream, StreamLayout, dialogue_layout
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class DuplexConfig:
     the text streams named in `unread` the model does not read back what it has written: a transcript that is right in
     training and often wrong in a call is better not believed. Those named in `untimed` are learned without times, so
     that a token which is written in several steps on end counts once; what has no times cannot be read back.
+    With `ahead` a second head of the agent's text says which token comes next, whenever that may be: what is said and
+    when are two questions then, see `models.step`.
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -35,6 +37,7 @@ class DuplexConfig:
     wording_layer: int = 0
     unread: tuple[str, ...] = ()
     untimed: tuple[str, ...] = ()
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         layers = self.backbone.num_layers
@@ -48,6 +51,8 @@ class DuplexConfig:
             raise ValueError(f"unread is {list(self.unread)}, allowed are {texts}")
         if not set(self.untimed) <= set(self.unread):
             raise ValueError(f"untimed is {list(self.untimed)}, allowed is what is unread: {list(self.unread)}")
+        if self.ahead and AGENT_TEXT not in set(texts) - set(self.untimed):
+            raise ValueError(f"ahead needs a stream {AGENT_TEXT!r} with times, the texts are {texts}")
 
 
 class AudioEmbedding(nn.Module):
@@ -97,6 +102,10 @@ class DuplexModel(nn.Module):
             if stream.side == "speak":
                 self.text_heads[stream.name] = head = nn.Linear(width, stream.table_size, bias=False)
                 nn.init.normal_(head.weight, std=0.02)
+        self.ahead: nn.Linear | None = None
+        if config.ahead:
+            self.ahead = nn.Linear(width, config.layout.stream(AGENT_TEXT).table_size, bias=False)
+            self.look_ahead()
         self.backbone = Transformer(config.backbone)
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
@@ -122,6 +131,13 @@ class DuplexModel(nn.Module):
         head = self.text_heads[USER_TEXT]
         assert isinstance(head, nn.Linear) and self.wording is not None
         self.wording.read_as(head.weight, self.layout.stream(USER_TEXT).pad_id)
+
+    @torch.no_grad()
+    def look_ahead(self) -> None:
+        """Let the head of what comes next begin as that of what comes now."""
+        head = self.text_heads[AGENT_TEXT]
+        assert isinstance(head, nn.Linear) and self.ahead is not None
+        self.ahead.weight.copy_(head.weight)
 
     def init_state(self, rows: int) -> TransformerState:
         return self.backbone.init_state(rows)

@@ -64,7 +64,8 @@ class PhrasedStep(DuplexStep):
         duplex, device = super().init_state(rows), self.silence.device
         moved = torch.zeros(rows, self.graph.places, dtype=torch.bool, device=device)
         idle, owed = torch.zeros(2, rows, dtype=torch.long, device=device).unbind(0)
-        return PhrasedState(duplex.encoder, duplex.ring, duplex.backbone, duplex.decoder, moved, idle, owed)
+        own = (moved, idle, owed)
+        return PhrasedState(duplex.encoder, duplex.ring, duplex.backbone, duplex.decoder, duplex.ahead, *own)
 
     def text_logits(self, hidden: Tensor, state: DuplexState) -> dict[str, Tensor]:
         assert isinstance(state, PhrasedState)

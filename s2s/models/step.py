@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from s2s.codec.base import Codec
+from s2s.models.ahead import Ahead, AheadState
 from s2s.models.duplex import DuplexModel
 from s2s.nn.sampling import Controls, sample, uniform_draws
 from s2s.nn.transformer import TransformerState
 from s2s.streaming import State
-from s2s.streams import RingState, Stream, TokenRing
+from s2s.streams import AGENT_TEXT, RingState, Stream, TokenRing
 
 
 @dataclass
@@ -71,12 +72,13 @@ class EchoStep:
 
 @dataclass
 class DuplexState:
-    """All that a conversation is, between two steps."""
+    """All that a conversation is, between two steps; `ahead` is None for models without that head."""
 
     encoder: State
     ring: RingState
     backbone: TransformerState
     decoder: State
+    ahead: AheadState | None
 
 
 class DuplexStep:
@@ -88,6 +90,9 @@ class DuplexStep:
             raise ValueError("the model has no audio stream to speak, so it has no duplex step")
         self.codec, self.model, self.depth, self.audio_stream = codec, model, model.depth, model.audio_stream
         self.ring = TokenRing(model.layout)
+        self.ahead: Ahead | None = None
+        if model.ahead is not None:
+            self.ahead = Ahead(model.ahead, model.layout.stream(AGENT_TEXT).vocab_size)
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
         self.silence = silence_codes(codec) if silence is None else silence
 
@@ -102,6 +107,7 @@ class DuplexStep:
             self.ring.init_state(rows, device),
             self.model.init_state(rows),
             self.codec.init_decoder(rows),
+            None if self.ahead is None else self.ahead.init_state(rows, device),
         )
 
     def wait(self, state: DuplexState, waits: Tensor) -> None:
@@ -127,6 +133,8 @@ class DuplexStep:
         draws = self.draws(state, controls)
         said = self.say_text(hidden, state, controls, draws)
         said[self.audio_stream.name] = self.say_audio(hidden, state, controls, draws)
+        if self.ahead is not None and state.ahead is not None:
+            self.ahead.follow(said[AGENT_TEXT][:, 0], state.ahead)
         return said
 
     def think(self, inputs: Tensor, state: DuplexState) -> Tensor:
@@ -143,7 +151,10 @@ class DuplexStep:
 
     def text_logits(self, hidden: Tensor, state: DuplexState) -> dict[str, Tensor]:
         """What the text streams are sampled from: hidden [B, D] -> name -> logits [B, V + 2]."""
-        return self.model.text_logits(hidden)
+        logits = self.model.text_logits(hidden)
+        if self.ahead is not None and state.ahead is not None:
+            logits[AGENT_TEXT] = self.ahead.decide(hidden, logits[AGENT_TEXT], state.ahead)
+        return logits
 
     def say_text(
         self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor

@@ -17,6 +17,7 @@ from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.models.spelling import Spelling
 from s2s.streams import AGENT_TEXT, USER_TEXT, build_grid, model_inputs
 from s2s.text import Tokenizer
+from s2s.train.ahead import next_tokens
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
 from s2s.train.reading import Reading, ReadRows
 from s2s.train.schedule import warmup_cosine
@@ -40,6 +41,7 @@ class DuplexTrainConfig:
     of the agent's text is left out there, and its sound has only this text to follow. Without such rows the two agree
     in all of training, and what is said need not be what is written. In half of them, where the codec's silence is
     known, nobody calls at all, as in `s2s speak`.
+    `ahead_weight` is that of the agent's next token, for models that look `ahead`, see `train.ahead`.
     `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
     spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
     With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
@@ -71,6 +73,7 @@ class DuplexTrainConfig:
     level_dropout: float = 0.3
     spelling_weight: float = 0.5
     wording_weight: float = 0.5
+    ahead_weight: float = 1.0
     read_share: float = 0.0
     dictated_share: float = 0.0
     replies_only: bool = False
@@ -105,8 +108,9 @@ class DuplexModule(pl.LightningModule):
             raise ValueError("replies_only needs model.wording_layer, the layers behind which are trained")
         self.requires_grad_(False)
         layers = model.backbone.layers[model.config.wording_layer :]
-        for part in (layers, model.backbone.norm, model.wording.back, model.text_heads[AGENT_TEXT]):
-            part.requires_grad_(True)
+        for part in (layers, model.backbone.norm, model.wording.back, model.text_heads[AGENT_TEXT], model.ahead):
+            if part is not None:
+                part.requires_grad_(True)
 
     def configure_optimizers(self) -> Any:
         c = self.config
@@ -174,6 +178,11 @@ class DuplexModule(pl.LightningModule):
                     weight = weight * ~dictated[:, None]
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
+        if self.model.ahead is not None:
+            text = layout.stream(AGENT_TEXT)
+            target, weight = next_tokens(grid[:, layout.rows(AGENT_TEXT).start], text.vocab_size, valid)
+            loss, _ = weighted_cross_entropy(self.model.ahead(hidden), target, weight * ~dictated[:, None])
+            parts["ahead"] = c.ahead_weight * loss
         if c.replies_only:
             self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
         else:

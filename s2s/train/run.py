@@ -212,7 +212,8 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
         weights = part_of(read_checkpoint(path)["state_dict"], "model.")
     own = module.model.state_dict()
     new_wording = "wording.back.weight" in own and "wording.back.weight" not in weights
-    for part in ("depth.", "spelling.", "wording."):
+    new_ahead = "ahead.weight" in own and "ahead.weight" not in weights
+    for part in ("depth.", "spelling.", "wording.", "ahead."):
         weights = _with_own(weights, own, part, path)
     for name in own.keys() - weights.keys():
         if name.startswith("backbone.layers."):
@@ -222,6 +223,8 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     load_weights(module.model, weights, path)
     if new_wording:
         module.model.read_wording()
+    if new_ahead:
+        module.model.look_ahead()
 
 
 def about(config: RunConfig) -> dict[str, Any]:

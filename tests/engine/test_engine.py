@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from s2s.audio.pcm import float_to_int16, int16_to_float
-from s2s.engine.engine import Engine, EngineConfig, EngineFull
+from s2s.engine.engine import PATIENCE_S, Engine, EngineConfig, EngineFull, Waiting
 from s2s.engine.session import Act, Audio, Ended, Session, SessionConfig, Text
 from s2s.engine.stats import BOUNDS_MS
 from s2s.models.offline import play
@@ -113,7 +115,7 @@ def test_who_finds_no_row_waits_for_one() -> None:
     engine.tick()
     # A call may end while a tick gives rows out: its place can be taken before its row is free.
     later, first_controls = Session("later", 1000, 40, 2000, 2000), engine._controls(SessionConfig())
-    engine._waiting.append((later, first_controls))
+    engine._waiting.append(Waiting(later, first_controls))
     later.push(pcm(5))
     engine.tick()
     assert heard(later) == [] and engine.stats.failures == 0
@@ -314,7 +316,16 @@ def test_inexact_engines_do_not_ask_what_agrees(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"max_sessions": 0}, {"clock": "wall"}, {"max_buffered_s": 0}, {"threads": 0}, {"max_late_ticks": -1}]
+    "fields",
+    [
+        {"max_sessions": 0},
+        {"clock": "wall"},
+        {"max_buffered_s": 0},
+        {"threads": 0},
+        {"max_late_ticks": -1},
+        {"phases": 0},
+        {"phases": 9},
+    ],
 )
 def test_senseless_configs_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
@@ -346,6 +357,55 @@ def test_a_live_engine_ticks_by_itself() -> None:
     assert stats.step_ms_counts[-1] >= 30 and len(stats.step_ms_counts) == len(BOUNDS_MS)
     engine.stop()
     assert session.pull()[-1] == Ended("engine stopped") and not engine.stats.running
+
+
+def test_a_session_joins_the_group_that_ticks_soonest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    for module in ("engine", "session"):
+        monkeypatch.setattr(f"s2s.engine.{module}.time", clock)
+    engine = Engine(EchoStep(40, 1000), EngineConfig(4, threads=1, phases=4))
+    engine.warm_up()
+    assert engine.stats.phases == 4
+
+    def turn(number: int) -> list[int]:
+        nonlocal now_s
+        engine._tick(engine._groups[number])
+        now_s += 0.01
+        return [len(group.seats) for group in engine._groups]
+
+    caller, silent, late = engine.open(), engine.open(), engine.open(SessionConfig(opening=None))
+    late.push(pcm(3, 40))
+    assert turn(0) == turn(1) == [0, 0, 0, 0], "nobody has said anything yet"
+    now_s -= 0.001
+    caller.push(pcm(7, 40))
+    now_s += 0.001
+    assert turn(2) == [0, 0, 0, 0], "a packet that comes that close to a tick will miss others"
+    assert turn(3) == [0, 0, 0, 1] and heard(caller) == [7]
+    for number in (0, 1, 2, 3):
+        assert turn(number) == [0, 0, 0, 1]
+    now_s += PATIENCE_S
+    assert turn(0) == [1, 0, 0, 1], "whoever sends nothing is not waited for"
+    late.begin(False)
+    assert turn(1) == [1, 1, 0, 1] and heard(late) == [3]
+    assert engine.stats.sessions == 3
+    caller.close()
+    assert turn(2) == [1, 1, 0, 1] and turn(3) == [1, 1, 0, 0], "it leaves at its own group's tick"
+    engine.stop()
+    assert [event.reason for event in silent.pull() if isinstance(event, Ended)] == ["engine stopped"]
+
+
+def test_groups_are_made_where_they_cost_little(caplog: pytest.LogCaptureFixture) -> None:
+    def phases(step: Step, max_sessions: int = 8) -> int:
+        engine = Engine(step, EngineConfig(max_sessions, threads=1))
+        engine.warm_up()
+        return engine.stats.phases
+
+    assert phases(EchoStep(960, 24000)) == 4
+    assert phases(SumStep(lambda wav, state, output: time.sleep(0.015))) == 1
+    virtual_one = Engine(EchoStep(40, 1000), EngineConfig(2, clock="virtual", phases=4))
+    virtual_one.warm_up()
+    assert virtual_one.stats.phases == 1
 
 
 def test_a_live_engine_survives_a_tick_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,9 +91,9 @@ def new_engine(step: Step, max_sessions: int = MAX_SESSIONS) -> Engine:
 
 def memory(engine: Engine, call: Call) -> bytes:
     """The bits of all that the engine remembers of a call: samples of 16 bits would hide small differences."""
-    assert engine._batch is not None
-    row = [seat.session for seat in engine._seats].index(call.session)
-    return b"".join(leaf.numpy().tobytes() for leaf in leaves(engine._batch.slots.take(row, 1)))
+    (group,) = engine._groups
+    row = [seat.session for seat in group.seats].index(call.session)
+    return b"".join(leaf.numpy().tobytes() for leaf in leaves(group.batch.slots.take(row, 1)))
 
 
 @cache

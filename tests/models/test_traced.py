@@ -15,16 +15,17 @@ from tests.tiny import SMALL_SPEC, same_controls, tiny_layout, tiny_model, tiny_
 
 
 @cache
-def steps(int8: bool) -> tuple[DuplexStep, TracedStep]:
-    step = tiny_step(SMALL_SPEC, acoustic_delay=1)
+def steps(int8: bool, ahead: bool = False) -> tuple[DuplexStep, TracedStep]:
+    step = tiny_step(SMALL_SPEC, acoustic_delay=1, ahead=ahead)
     return live_step(step, int8) if int8 else step, TracedStep(step, int8)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
-def test_a_graph_gives_what_its_step_gives(rows: int, temperature: float, int8: bool) -> None:
-    step, traced = steps(int8)
+def test_a_graph_gives_what_its_step_gives(rows: int, temperature: float, int8: bool, ahead: bool) -> None:
+    step, traced = steps(int8, ahead)
     expected_state, state = step.init_state(rows), traced.init_state(rows)
     addresses = [leaf.data_ptr() for leaf in leaves(state)]
     controls = same_controls(rows, temperature)

@@ -159,6 +159,14 @@ def test_a_deeper_model_begins_as_the_one_it_comes_from(toy: Path, tmp_path: Pat
     assert adds.gate_up.weight.any() and not adds.down.weight.any(), "it can learn to add something"
 
 
+def test_a_head_that_looks_ahead_begins_as_that_of_the_text(toy: Path, tmp_path: Path) -> None:
+    path = run_training(duplex_run(toy, tmp_path, "optim.total_steps=1", "model.ahead=false"))
+    module = build_duplex(duplex_run(toy, tmp_path / "more", "model.ahead=true"))[1]
+    start_from(module, str(path))
+    assert module.model.ahead is not None
+    assert torch.equal(module.model.ahead.weight, load_duplex(str(path)).text_heads["agent_text"].weight)
+
+
 def test_an_inner_layer_that_is_new_is_legible_to_the_head_that_was_there(toy: Path, tmp_path: Path) -> None:
     path = run_training(duplex_run(toy, tmp_path, "optim.total_steps=1"))
     module = build_duplex(duplex_run(toy, tmp_path / "more", "model.wording_layer=2"))[1]

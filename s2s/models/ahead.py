@@ -1,0 +1,50 @@
+"""What the agent says next and when it says it: two questions with a head each, see `train.ahead` for why.
+
+The head of the text decides in every step whether a token is due. Which one it is was decided right behind the last
+token, before any PAD had gone by: how long the agent waits is its own doing and says nothing about what was asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+HOLD_STEPS = 6
+"""Steps for which a decision stands. Behind a longer pause another reply may be due, so it is taken anew."""
+
+
+@dataclass
+class AheadState:
+    """logits [B, V] of the token behind the last one, as they were there; since: steps since the last token [B]."""
+
+    logits: Tensor
+    since: Tensor
+
+
+class Ahead:
+    """The second head of a text stream of `vocab_size` tokens."""
+
+    def __init__(self, head: nn.Module, vocab_size: int):
+        self.head, self.vocab_size = head, vocab_size
+
+    def init_state(self, rows: int, device: torch.device) -> AheadState:
+        logits = torch.zeros(rows, self.vocab_size, device=device)
+        return AheadState(logits, torch.zeros(rows, dtype=torch.long, device=device))
+
+    def decide(self, hidden: Tensor, logits: Tensor, state: AheadState) -> Tensor:
+        """Logits [B, V + 2] of a step, with its tokens as the second head would have them; hidden [B, D].
+
+        The likeliest token is as likely as the likeliest was before: a token is due when it was due.
+        """
+        now = self.head(hidden)[:, : self.vocab_size].to(state.logits.dtype)
+        state.logits.copy_(torch.where((state.since == 0)[:, None], now, state.logits))
+        which = torch.where((state.since < HOLD_STEPS)[:, None], state.logits, now)
+        tokens, silence = logits[:, : self.vocab_size], logits[:, self.vocab_size :]
+        which = which - which.amax(dim=1, keepdim=True) + tokens.amax(dim=1, keepdim=True)
+        return torch.cat([which.to(logits.dtype), silence], dim=1)
+
+    def follow(self, ids: Tensor, state: AheadState) -> None:
+        """Take note of what was written in a step, ids [B]."""
+        state.since.copy_(torch.where(ids < self.vocab_size, 0, state.since + 1))

@@ -1,0 +1,41 @@
+"""What is said and when, apart: the targets of a head that says which token comes next, whenever that may be.
+
+A stream of text with times gives itself away in training. In "I am sorry" and "I can change the address" the second
+token is due after another number of steps, so the PADs that have gone by tell which of the two it will be, and a model
+that reads the true PADs need not have listened. In a call the PADs are its own, and it is at a loss. The step right
+behind a token knows nothing of when the next is due: this is where the next one is asked for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REACH = 16
+"""Steps: as long as a pause between two sentences of one reply. A token further away belongs to another reply."""
+EVE = 5
+"""Steps before a token in which it is asked for as well."""
+EVE_WEIGHT = 0.3
+
+
+def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Which token each step is asked for, and what the answer counts.
+
+    Args:
+        target: the stream's tokens [B, S], from vocab_size on not words.
+        valid: steps that count at all [B, S] bool.
+
+    Returns:
+        The token that is due in a step or next [B, S], and weights [B, S]: 1 in the step behind a token and in the
+        first one's own, `EVE_WEIGHT` on the eve of each, 0 elsewhere.
+    """
+    size = target.shape[-1]
+    steps = torch.arange(size, device=target.device).expand_as(target)
+    said = (target < vocab_size) & valid
+    following = torch.where(said, steps, size).flip(-1).cummin(-1).values.flip(-1)
+    before = torch.where(said, steps, -size).cummax(-1).values.roll(1, -1)
+    before[:, 0] = -size
+    ahead, since = following - steps, steps - before
+    decisive = (since == 1) & (ahead <= REACH) | (ahead == 0) & (since > REACH + 1)
+    weight = torch.where(decisive, 1.0, EVE_WEIGHT * (ahead <= EVE)) * (following < size)
+    return target.gather(-1, following.clamp(max=size - 1)), weight

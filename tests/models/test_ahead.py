@@ -1,0 +1,75 @@
+"""What is said and when: two heads, of which the second one decides right behind the last token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from s2s.models.ahead import HOLD_STEPS, Ahead
+from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.streams import Stream, StreamLayout
+from tests.tiny import SMALL_SPEC, same_controls, tiny_layout, tiny_model, tiny_step
+
+VOCAB = 3
+PAD = VOCAB
+
+
+def decided(ahead: Ahead, state: object, favourite: int, due: bool) -> int:
+    """The id of a step whose second head favours a token, and whose first one wants some token or none."""
+    hidden = torch.nn.functional.one_hot(torch.tensor([favourite]), VOCAB + 2).float()
+    logits = torch.tensor([[5.0 if due else 0.0, 1.0, 1.0, 3.0, 0.0]])
+    ids = ahead.decide(hidden, logits, state).argmax(dim=1)  # type: ignore[arg-type]
+    ahead.follow(ids, state)  # type: ignore[arg-type]
+    return int(ids)
+
+
+@pytest.fixture
+def ahead() -> Ahead:
+    return Ahead(nn.Identity(), VOCAB)
+
+
+def test_what_was_decided_behind_the_last_token_stands(ahead: Ahead) -> None:
+    state = ahead.init_state(1, torch.device("cpu"))
+    said = [decided(ahead, state, *step) for step in ((1, False), (2, False), (2, True), (0, False), (1, True))]
+    assert said == [PAD, PAD, 1, PAD, 0]
+
+
+def test_a_token_comes_when_the_first_head_wants_one(ahead: Ahead) -> None:
+    state = ahead.init_state(1, torch.device("cpu"))
+    assert [decided(ahead, state, 2, due) for due in (True, False, True, True)] == [2, PAD, 2, 2]
+
+
+def test_behind_a_pause_it_is_decided_anew(ahead: Ahead) -> None:
+    for pause, expected in ((HOLD_STEPS - 1, 1), (HOLD_STEPS, 2)):
+        state = ahead.init_state(1, torch.device("cpu"))
+        assert decided(ahead, state, 0, True) == 0
+        assert [decided(ahead, state, 1, False) for _ in range(pause)] == [PAD] * pause
+        assert decided(ahead, state, 2, True) == expected
+
+
+def test_the_step_writes_what_its_second_head_favours() -> None:
+    step = tiny_step(SMALL_SPEC, ahead=True)
+    assert step.model.ahead is not None
+    with torch.no_grad():
+        for head, favourite in ((step.model.text_heads["agent_text"], 4), (step.model.ahead, 7)):
+            # The norm's last word is this bias, so that a head of one row sees the same everywhere.
+            head.weight.zero_()
+            head.weight[favourite] = 1e-3
+        step.model.text_heads["agent_text"].weight[step.model.layout.stream("agent_text").pad_id] = -1.0
+    state, controls = step.init_state(2), same_controls(2)
+    said = [step(torch.randn(2, 1, step.step_size), state, controls).text["agent_text"] for _ in range(12)]
+    vocab = step.model.layout.stream("agent_text").vocab_size
+    words = [int(i) for ids in said for i in ids if i < vocab]
+    assert words and 4 not in words, "the first head says when, not what"
+
+
+def test_only_a_text_with_times_can_be_looked_ahead_in() -> None:
+    config = tiny_model(tiny_layout(SMALL_SPEC)).config
+    with pytest.raises(ValueError, match="ahead needs a stream 'agent_text' with times"):
+        replace(config, ahead=True, unread=("agent_text",), untimed=("agent_text",))
+    heard = StreamLayout((Stream("user", 5, (0, 0), "hear"), Stream("agent", 5, (0, 0), "speak")))
+    with pytest.raises(ValueError, match="ahead needs a stream"):
+        DuplexModel(DuplexConfig(layout=heard, ahead=True))
