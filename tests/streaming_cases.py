@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
+from s2s.models.ahead import Ahead
 from s2s.models.dictated import DictatedStep
 from s2s.models.duplex import DuplexModel
 from s2s.models.letters import SpellingStep
@@ -149,6 +150,14 @@ def run_ring(ring: TokenRing, ids: Tensor, state: Any) -> Tensor:
     inputs = ring.read(state, {"in": given["in"]})
     frames = ring.write(state, {name: given[name] for name in ("text", "out")})
     return torch.cat([inputs, *frames.values()], dim=1)[..., None]
+
+
+def run_ahead(ahead: Ahead, x: Tensor, state: Any) -> Tensor:
+    """Logits of both heads [B, 1, 2 * (V + 2)]; returns those that a step would sample from, and takes their best."""
+    now, following = x[:, 0].chunk(2, dim=1)
+    logits = ahead.decide(following, now, state)
+    ahead.follow(logits.argmax(dim=1), state)
+    return logits[:, None]
 
 
 @cache
@@ -289,6 +298,16 @@ CASES = [
         run=run_ring,
         time=2,
         out_time=2,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "ahead",
+        (Ahead,),
+        lambda: Ahead(nn.Identity(), 6),
+        vectors(16),
+        run=run_ahead,
+        init=lambda ahead, rows: ahead.init_state(rows, torch.device("cpu")),
         ticks=True,
         gradient=False,
     ),

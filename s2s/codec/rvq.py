@@ -30,7 +30,7 @@ class ResidualVectorQuantizer(nn.Module):
     usage: Tensor
     sums: Tensor
     started: Tensor
-    norms: Tensor | None
+    levels: list[tuple[Tensor, Tensor]] | None
 
     def __init__(
         self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99, revive_below: float = 0.1
@@ -42,7 +42,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.register_buffer("usage", torch.ones(num_codebooks, codebook_size))
         self.register_buffer("sums", self.codebooks.clone())
         self.register_buffer("started", torch.zeros(num_codebooks, dtype=torch.bool))
-        self.register_buffer("norms", None, persistent=False)
+        self.levels = None  # each codebook and its half norms, where they no longer change
 
     @property
     def num_codebooks(self) -> int:
@@ -51,8 +51,7 @@ class ResidualVectorQuantizer(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: vectors [B, T, D] -> codes [B, K, T]."""
         residual, codes = at_least_float32(x), []
-        norms = _half_norms(self.codebooks) if self.norms is None else self.norms
-        for codebook, norm in zip(self.codebooks.unbind(), norms.unbind(), strict=True):
+        for codebook, norm in self.levels or zip(self.codebooks, _half_norms(self.codebooks), strict=True):
             index = _nearest(residual, codebook, norm)
             residual = residual - F.embedding(index, codebook)
             codes.append(index)
@@ -67,7 +66,7 @@ class ResidualVectorQuantizer(nn.Module):
     def for_live(self, int8: bool) -> ResidualVectorQuantizer:
         """The same with what follows from the codebooks computed once; they must not change any more."""
         module = copy.deepcopy(self)
-        module.norms = _half_norms(self.codebooks)
+        module.levels = list(zip(self.codebooks, _half_norms(self.codebooks), strict=True))
         return module
 
     def forward(self, x: Tensor, levels: Tensor | None = None) -> Quantised:

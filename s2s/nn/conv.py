@@ -20,7 +20,7 @@ _FEW = 8  # outputs up to which a convolution is computed as a plain product
 
 @dataclass
 class ConvState:
-    """The inputs that later outputs still look at: context [B, C_in, left]."""
+    """The inputs that later outputs still look at: context [B, left, C_in]."""
 
     context: Tensor
 
@@ -49,44 +49,54 @@ class CausalConv1d(nn.Module):
             )
         self.stride, self.in_channels = stride, in_channels
         self.product: PackedLinear | None = None
+        self.taps: Tensor | None = None  # weights of a depthwise convolution [kernel, C], where they no longer change
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, bias=bias
         )
 
     def init_state(self, rows: int) -> ConvState:
         weight = self.conv.weight
-        return ConvState(torch.zeros(rows, self.in_channels, self.left, dtype=weight.dtype, device=weight.device))
+        return ConvState(torch.zeros(rows, self.left, self.in_channels, dtype=weight.dtype, device=weight.device))
 
     def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
         if x.shape[1] % self.stride:
             raise ValueError(f"{x.shape[1]} inputs are not a multiple of the stride {self.stride}")
-        x = x.transpose(1, 2)
         if state is None:
-            x = F.pad(x, (self.left, 0))
+            x = F.pad(x, (0, 0, self.left, 0))
         else:
-            x = torch.cat([state.context, x], dim=-1)
+            x = torch.cat([state.context, x], dim=1)
             if self.left:
-                state.context.copy_(x[..., -self.left :].detach())
+                state.context.copy_(x[:, -self.left :].detach())
         return self._convolve(x)
 
     def for_live(self, int8: bool) -> CausalConv1d:
         module = copy.deepcopy(self)
         if int8 and self.conv.groups == 1:
             module.product = PackedLinear(self.conv.weight.detach().flatten(1), self.conv.bias)
+        if self._is_depthwise:
+            module.taps = self._taps().detach()
         return module
 
+    @property
+    def _is_depthwise(self) -> bool:
+        return 1 < self.conv.groups == self.in_channels == self.conv.out_channels
+
+    def _taps(self) -> Tensor:
+        return self.conv.weight[:, 0].T.contiguous()
+
     def _convolve(self, x: Tensor) -> Tensor:
-        """[B, C_in, left + T] -> [B, T / stride, C_out]."""
-        conv, (span, stride) = self.conv, (self.left + self.stride, self.stride)
-        dense, depthwise = conv.groups == 1, conv.groups == self.in_channels == conv.out_channels
-        if x.shape[-1] >= span + _FEW * stride or not (dense or depthwise):
-            return conv(x).transpose(1, 2)
+        """[B, left + T, C_in] -> [B, T / stride, C_out]."""
+        conv, (span, stride), dense = self.conv, (self.left + self.stride, self.stride), self.conv.groups == 1
+        if x.shape[1] >= span + _FEW * stride or not (dense or self._is_depthwise):
+            y: Tensor = conv(x.transpose(1, 2)).transpose(1, 2)
+            return y
         # A live step has one output or a few: the library's convolution takes ten times as long as the product itself.
-        windows = x.unfold(-1, span, stride)[..., :: conv.dilation[0]]  # [B, C_in, T / stride, kernel]
+        windows = x.unfold(1, span, stride)[..., :: conv.dilation[0]]  # [B, T / stride, C_in, kernel]
         if dense:
-            flat = windows.transpose(1, 2).flatten(2)
+            flat = windows.flatten(2)
             return F.linear(flat, conv.weight.flatten(1), conv.bias) if self.product is None else self.product(flat)
-        y = (windows * conv.weight).sum(dim=-1).transpose(1, 2)
+        taps = self._taps() if self.taps is None else self.taps
+        y = (windows.transpose(2, 3) * taps).sum(dim=2)
         return y if conv.bias is None else y + conv.bias
 
 
