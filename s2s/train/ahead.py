@@ -9,6 +9,7 @@ behind a token knows nothing of when the next is due: this is where the next one
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 REACH = 16
@@ -16,6 +17,8 @@ REACH = 16
 EVE = 5
 """Steps before a token in which it is asked for as well."""
 EVE_WEIGHT = 0.3
+OPEN_TOKENS, OPEN_WEIGHT = 4, 3.0
+"""The first tokens of a reply decide which one it is; those behind them mostly follow."""
 
 
 def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,7 +30,8 @@ def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor,
 
     Returns:
         The token that is due in a step or next [B, S], and weights [B, S]: 1 in the step behind a token and in the
-        first one's own, `EVE_WEIGHT` on the eve of each, 0 elsewhere.
+        first one's own, `EVE_WEIGHT` on the eve of each, 0 elsewhere; for the first `OPEN_TOKENS` of a reply
+        `OPEN_WEIGHT` times as much.
     """
     size = target.shape[-1]
     steps = torch.arange(size, device=target.device).expand_as(target)
@@ -38,4 +42,6 @@ def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor,
     ahead, since = following - steps, steps - before
     decisive = (since == 1) & (ahead <= REACH) | (ahead == 0) & (since > REACH + 1)
     weight = torch.where(decisive, 1.0, EVE_WEIGHT * (ahead <= EVE)) * (following < size)
+    said_lately = F.avg_pool1d(F.pad(said.float()[:, None], (REACH, -1)), REACH, stride=1)[:, 0] * REACH
+    weight = weight * torch.where(said_lately < OPEN_TOKENS - 0.5, OPEN_WEIGHT, 1.0)
     return target.gather(-1, following.clamp(max=size - 1)), weight

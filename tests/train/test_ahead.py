@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from s2s.text import ByteTokenizer
-from s2s.train.ahead import EVE, EVE_WEIGHT, REACH, next_tokens
+from s2s.train.ahead import EVE, EVE_WEIGHT, OPEN_TOKENS, OPEN_WEIGHT, REACH, next_tokens
 from s2s.train.module import DuplexModule, DuplexTrainConfig
 from tests.tiny import random_tracks, tiny_layout, tiny_model
 
@@ -27,19 +28,26 @@ def test_the_step_behind_a_token_is_asked_for_the_next_one() -> None:
     tokens, weight = asked((20, 1), (23, 2), (24, 3))
     assert tokens[20 - EVE : 25] == [1] * (EVE + 1) + [2, 2, 2, 3]
     eve = [EVE_WEIGHT] * EVE
-    assert weight == [0.0] * (20 - EVE) + [*eve, 1.0, 1.0, EVE_WEIGHT, EVE_WEIGHT, 1.0] + [0.0] * 15
+    expected = [0.0] * (20 - EVE) + [*eve, 1.0, 1.0, EVE_WEIGHT, EVE_WEIGHT, 1.0] + [0.0] * 15
+    assert weight == [round(OPEN_WEIGHT * value, 3) for value in expected]
+
+
+def test_the_first_tokens_of_a_reply_count_more() -> None:
+    _, weight = asked(*((step, 1) for step in range(10, 18)), (36, 2))
+    assert weight[10:18] == [OPEN_WEIGHT] * OPEN_TOKENS + [1.0] * (8 - OPEN_TOKENS)
+    assert weight[36] == OPEN_WEIGHT
 
 
 def test_another_reply_is_nothing_to_be_known_behind_the_last_one() -> None:
     for gap, known in ((REACH + 1, True), (REACH + 2, False)):
         _, weight = asked((3, 1), (3 + gap, 2))
-        assert (weight[4] == 1) is known
-        assert weight[3 + gap] == (EVE_WEIGHT if known else 1)
+        assert (weight[4] == OPEN_WEIGHT) is known
+        assert weight[3 + gap] == pytest.approx(OPEN_WEIGHT * (EVE_WEIGHT if known else 1))
 
 
 def test_what_is_beyond_the_end_is_not_asked_for() -> None:
     tokens, weight = asked((5, 1), (9, 2), valid=8)
-    assert weight[6:] == [0.0] * 34 and tokens[5] == 1
+    assert weight[5] == OPEN_WEIGHT and weight[6:] == [0.0] * 34 and tokens[5] == 1
 
 
 def test_the_head_is_taught_where_the_agent_is_not_dictated_to() -> None:
