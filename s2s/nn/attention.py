@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 @dataclass
 class KVCache:
-    """The last `window` keys and values of each row, [B, W, G, E]; position p lies in slot p mod W."""
+    """The last `window` keys and values of each row, [B, G, W, E]; position p lies in slot p mod W.
+
+    A step reads all of them, each head's from its first to its last, so that is how they lie.
+    """
 
     keys: Tensor
     values: Tensor
@@ -67,7 +70,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def init_state(self, rows: int) -> KVCache:
-        weight, shape = self.qkv.weight, (rows, self.window, self.num_kv_heads, self.head_dim)
+        weight, shape = self.qkv.weight, (rows, self.num_kv_heads, self.window, self.head_dim)
         return KVCache(*(torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)))
 
     def forward(self, x: Tensor, at: Positions, state: KVCache | None = None) -> Tensor:
@@ -75,26 +78,27 @@ class Attention(nn.Module):
         heads, groups = self.num_heads, self.num_kv_heads
         qk, v_BSGE = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split([heads + groups, groups], dim=2)
         q_BSHE, k_BSGE = rotate(qk, at.cos, at.sin).split([heads, groups], dim=2)
+        k_BGKE, v_BGKE = k_BSGE.transpose(1, 2), v_BSGE.transpose(1, 2)
         if state is not None:
-            k_BSGE, v_BSGE = _through_cache(k_BSGE, state.keys, at), _through_cache(v_BSGE, state.values, at)
+            k_BGKE, v_BGKE = _through_cache(k_BGKE, state.keys, at), _through_cache(v_BGKE, state.values, at)
         if state is not None and x.shape[1] == 1:
-            return self.out(self._attend_one(q_BSHE[:, 0], k_BSGE, v_BSGE, at.mask))
+            return self.out(self._attend_one(q_BSHE[:, 0], k_BGKE, v_BGKE, at.mask))
         if at.mask is None and q_BSHE.requires_grad and q_BSHE.device.type == "cpu":
             return self.out(attend_by_products(q_BSHE, k_BSGE, v_BSGE))
         y = F.scaled_dot_product_attention(
             q_BSHE.transpose(1, 2),
-            k_BSGE.transpose(1, 2),
-            v_BSGE.transpose(1, 2),
+            k_BGKE,
+            v_BGKE,
             attn_mask=at.mask,
             is_causal=at.mask is None,
             enable_gqa=self.num_heads != self.num_kv_heads,
         )
         return self.out(rearrange(y, "b h s e -> b s (h e)"))
 
-    def _attend_one(self, q_BHE: Tensor, k_BWGE: Tensor, v_BWGE: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend_one(self, q_BHE: Tensor, k_BGWE: Tensor, v_BGWE: Tensor, mask: Tensor | None) -> Tensor:
         """One step, -> [B, 1, H * E]: the query heads of a group are rows of one product, so no keys are repeated."""
         q_BGQE = q_BHE.unflatten(1, (self.num_kv_heads, -1))
-        y = F.scaled_dot_product_attention(q_BGQE, k_BWGE.transpose(1, 2), v_BWGE.transpose(1, 2), attn_mask=mask)
+        y = F.scaled_dot_product_attention(q_BGQE, k_BGWE, v_BGWE, attn_mask=mask)
         return y.flatten(1)[:, None]
 
 
@@ -145,15 +149,15 @@ def attention_positions(position: Tensor | None, x: Tensor, window: int, head_di
 
 
 def _through_cache(new: Tensor, ring: Tensor, at: Positions) -> Tensor:
-    """Store new keys or values [B, S, G, E] and return all that may be attended to."""
+    """Store new keys or values [B, G, S, E] and return all that may be attended to."""
     assert at.slots is not None
-    kept = new[:, -at.slots.shape[1] :]
-    index = at.slots[..., None, None].expand_as(kept)
-    if new.shape[1] > 1:
-        attended = torch.cat([ring, new], dim=1)
+    kept = new[:, :, -at.slots.shape[1] :]
+    index = at.slots[:, None, :, None].expand_as(kept)
+    if new.shape[2] > 1:
+        attended = torch.cat([ring, new], dim=2)
     elif new.requires_grad:
-        attended = ring.scatter(1, index, new)  # a copy: the ring itself carries no gradient
+        attended = ring.scatter(2, index, new)  # a copy: the ring itself carries no gradient
     else:
         attended = ring
-    ring.scatter_(1, index, kept.detach())
+    ring.scatter_(2, index, kept.detach())
     return attended
