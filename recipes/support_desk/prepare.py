@@ -10,7 +10,6 @@
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
     python prepare.py --stage written --spoken --out data --count 2000 --codec CHECKPOINT       # or with the agent's
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
-    python prepare.py --stage own --out data --model FOLDER --numbers 600              # what it would say itself
     python prepare.py --stage phrases --out data                                       # what the agent may write
 
 Every stage keeps what it finds finished; the agent reads back the numbers that the callers' clips say, so it comes
@@ -47,9 +46,7 @@ from callers import (
 )
 from voice import TimedVoice
 
-from s2s.audio.io import read_audio
 from s2s.audio.pcm import int16_to_float
-from s2s.checkpoint import load
 from s2s.config import to_dict
 from s2s.data.calls import CallConfig
 from s2s.data.clips import expand, load_clips
@@ -59,7 +56,6 @@ from s2s.data.dialogues import DialogueSource
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.listening import ListeningSource
 from s2s.data.moshi_finetune import write_moshi_finetune
-from s2s.data.own_codes import own_codes
 from s2s.data.schema import Dialogue, Word
 from s2s.data.turns import SingleTurns
 from s2s.data.wishes import WEIGHTS
@@ -80,7 +76,6 @@ TRIM_DB = -46.0
 LEVEL_DB = -23.0
 SENTENCE_PAUSE_S = 0.22
 ROWS_PER_WRITE = 2000
-OWN_ROWS = 32
 # Calls to cut single turns from: the caller speaks at once, and one of six says a number. Speed moves pitch and timbre
 # too, so a wide one makes more people of the same voices.
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0, speed=(0.86, 1.16))
@@ -209,33 +204,6 @@ def make_agent(lines: Iterable[tuple[str, str, str, str, int]], path: Path, vary
     log.info("%s: %d clips (%d new), %.1f minutes", path, len(rows), made, minutes)
 
 
-def make_own(out: Path, model: str, numbers: int) -> None:
-    """What a model would say where the agent's recordings say something: all of them but of `numbers` read-backs."""
-    bundle = load(model)
-    if bundle.model is None or bundle.tokenizer is None:
-        raise SystemExit(f"{model} holds no model with a tokenizer")
-    encoder = Encoder(bundle.codec, bundle.tokenizer, EncodeConfig(lead_steps=bundle.defaults.agent_lead_steps))
-    rows = [*_rows(out / "agent.parquet"), *_rows(out / "agent_general.parquet")]
-    read_back = [row for row in rows if row["digits"]]
-    chosen = random.Random(0).sample(read_back, min(numbers, len(read_back)))
-    # Of about one length in a batch, as a batch is as long as its longest.
-    rows = sorted([row for row in rows if not row["digits"]] + chosen, key=lambda row: float(row["duration"]))
-    for start in range(0, len(rows), OWN_ROWS):
-        batch = rows[start : start + OWN_ROWS]
-        codes = own_codes(bundle.model, encoder, [spoken(row) for row in batch])
-        for row, said in zip(batch, codes, strict=True):
-            row["codes"] = said.astype("<i2").tobytes()
-        log.info("%d of %d", start + len(batch), len(rows))
-    write_rows(rows, out / "agent_own.parquet")
-
-
-def spoken(row: dict[str, Any]) -> Dialogue:
-    """A recording of the agent as a call in which nobody else says anything."""
-    wav, rate = read_audio(row["audio"])
-    words = [Word(*word) for word in json.loads(row["words"])]
-    return Dialogue(f"{row['key']}/{row['digits']}/{row['seed']}", np.zeros_like(wav[0]), wav[0], rate, [], words)
-
-
 def caller_digits(patterns: Iterable[str]) -> set[str]:
     """All numbers and zip codes that callers say in the clips of these globs."""
     found: set[str] = set()
@@ -251,19 +219,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stages = [
-        "phrases",
-        "callers",
-        "agent",
-        "dialogues",
-        "encode",
-        "turns",
-        "drill",
-        "listen",
-        "written",
-        "heldout",
-        "own",
-    ]
+    stages = ["phrases", "callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "written", "heldout"]
     parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
@@ -284,7 +240,6 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", help="an exported model, for own")
     parser.add_argument("--codec", help="checkpoint of the codec, for encode")
     parser.add_argument("--vocab", type=int, default=1024, help="entries of the tokenizer, for encode")
     args = parser.parse_args()
@@ -313,10 +268,6 @@ def main() -> None:
         make_heldout(phrases, load_wordings(HERE / "wordings.yaml"), args.out / "heldout", args.voices)
     elif args.stage == "drill":
         make_drill(phrases, args.out / "drill.parquet", args.drill)
-    elif args.stage == "own":
-        if not args.model:
-            raise SystemExit("--stage own needs --model, an exported model")
-        make_own(args.out, args.model, args.numbers)
     elif args.stage == "agent":
         make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)

@@ -30,8 +30,7 @@ class AudioCropConfig:
 
     `batch_size` counts the rows over all ranks. A clip is drawn with a chance proportional to its length. With `group`,
     the name of a column, each of its values is drawn as often as `weights` say (1 where absent), however many clips
-    have it: what is said all the time may be few of them. `codes` names a column of int16 codes [K, T], one frame per
-    `frame_samples`, that go with the audio, such as those of `data.own_codes`: crops then begin with a frame.
+    have it: what is said all the time may be few of them.
     """
 
     files: tuple[str, ...]
@@ -44,21 +43,15 @@ class AudioCropConfig:
     column: str = "audio"
     group: str = ""
     weights: dict[str, float] = field(default_factory=dict)
-    codes: str = ""
-    frame_samples: int = 960
     max_bad_fraction: float = 0.01
 
 
 class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
-    """`dataset[step]` is the batch of that step, a pure function of (seed, step).
-
-    {"wav": [B, 1, N] float32}, and with `config.codes` "codes" [B, K, T] too, negative where there is no clip.
-    """
+    """`dataset[step]` is the batch of that step: {"wav": [B, 1, N] float32}, a pure function of (seed, step)."""
 
     def __init__(self, config: AudioCropConfig, rank: int = 0, world: int = 1) -> None:
         index = json.loads(_index_path(config.cache).read_text())
         self._pcm = np.load(config.cache, mmap_mode="r")
-        self._codes = np.load(_codes_path(config.cache)) if config.codes else None
         self._starts = np.asarray(index["starts"], dtype=np.int64)
         groups = np.asarray(index["groups"])
         names = np.unique(groups).tolist()
@@ -78,14 +71,11 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rows = range(self._rank, self._config.batch_size, self._world)
-        places = [self._place(step, row) for row in rows]
-        wav = torch.from_numpy(np.stack([self._crop(*place) for place in places])).unsqueeze(1).float() / 32768
-        if self._codes is None:
-            return {"wav": wav}
-        return {"wav": wav, "codes": torch.from_numpy(np.stack([self._crop_codes(*place) for place in places])).long()}
+        pcm = np.stack([self._crop(step, row) for row in rows])
+        return {"wav": torch.from_numpy(pcm).unsqueeze(1).float() / 32768}
 
-    def _place(self, step: int, row: int) -> tuple[int, int]:
-        """A clip and where the crop begins in it, before its start where it is shorter than the crop [samples]."""
+    def _crop(self, step: int, row: int) -> np.ndarray:
+        """int16 [N]; a clip shorter than the crop lies at a random place in silence."""
         size = self._config.crop_samples
         rng = np.random.default_rng((self._config.seed, step, row))
         group = int(rng.choice(len(self._groups), p=self._shares)) if len(self._groups) > 1 else 0
@@ -93,36 +83,15 @@ class AudioCropDataset(Dataset[dict[str, torch.Tensor]]):
         clip = int(self._groups[group][np.searchsorted(ends, rng.integers(ends[-1]), side="right")])
         begin, end = int(self._starts[clip]), int(self._starts[clip + 1])
         offset = int(rng.integers(abs(end - begin - size) + 1))
-        if self._codes is not None:
-            offset -= offset % self._config.frame_samples
-        return clip, offset if end - begin >= size else -offset
-
-    def _crop(self, clip: int, offset: int) -> np.ndarray:
-        """int16 [N]; a clip shorter than the crop lies at a random place in silence."""
-        return _cut(self._pcm[int(self._starts[clip]) : int(self._starts[clip + 1])], offset, self._config.crop_samples)
-
-    def _crop_codes(self, clip: int, offset: int) -> np.ndarray:
-        """int16 [K, T], -1 beside the clip."""
-        assert self._codes is not None
-        frame = self._config.frame_samples
-        # A clip's last frame may reach beyond its end, so each clip has a whole number of frames of its own.
-        frames = -(-np.diff(self._starts) // frame)
-        begin = int(frames[:clip].sum())
-        codes = self._codes[begin : begin + int(frames[clip])]
-        return _cut(codes, offset // frame, self._config.crop_samples // frame, nothing=-1).T
-
-
-def _cut(values: np.ndarray, offset: int, size: int, nothing: int = 0) -> np.ndarray:
-    """`size` of the values [N, ...] from `offset` on, with `nothing` before the first and behind the last."""
-    cut = np.full((size, *values.shape[1:]), nothing, dtype=values.dtype)
-    inside = values[max(0, offset) : offset + size]
-    begin = max(0, -offset)
-    cut[begin : begin + len(inside)] = inside
-    return cut
+        if end - begin >= size:
+            return np.asarray(self._pcm[begin + offset : begin + offset + size])
+        crop = np.zeros(size, dtype=np.int16)
+        crop[offset : offset + end - begin] = self._pcm[begin:end]
+        return crop
 
 
 class AudioCropDataModule(ResumableDataModule):
-    """Batches of `AudioCropDataset`; the order is a pure function of (seed, step) and resumes exactly."""
+    """Batches {"wav": [B, 1, N]} of random crops; the order is a pure function of (seed, step) and resumes exactly."""
 
     def __init__(self, config: AudioCropConfig) -> None:
         super().__init__()
@@ -159,14 +128,12 @@ def build_cache(config: AudioCropConfig) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + f".part{os.getpid()}")
     try:
-        starts, groups, codes, bad = _write_pcm(part, config)
+        starts, groups, bad = _write_pcm(part, config)
         num_clips = len(starts) - 1
         if num_clips == 0 or bad > config.max_bad_fraction * (bad + num_clips):
             allowed = f"{config.max_bad_fraction:.1%}"
             raise ValueError(f"{bad} of {bad + num_clips} clips cannot be decoded; allowed are {allowed}")
         index_path.unlink(missing_ok=True)  # so that an old index never stands beside new samples
-        if config.codes:
-            np.save(_codes_path(config.cache), np.concatenate(codes))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -177,19 +144,15 @@ def build_cache(config: AudioCropConfig) -> Path:
     return path
 
 
-def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], list[str], list[np.ndarray], int]:
-    """Writes all clips as one .npy.
-
-    Returns the first sample of each and of the end, their groups, their codes [T, K], and how many are bad.
-    """
-    starts, groups, all_codes, bad = [0], list[str](), list[np.ndarray](), 0
+def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], list[str], int]:
+    """Writes all clips as one .npy; returns the first sample of each and of the end, their groups, how many are bad."""
+    starts, groups, bad = [0], list[str](), 0
     with path.open("wb") as file:
         _write_header(file, 0)
         header_size = file.tell()
-        for name, clip, group, data in _clip_bytes(config):
+        for name, clip, group in _clip_bytes(config):
             try:
                 pcm = _decode(clip, config.sample_rate)
-                codes = _decode_codes(data, -(-pcm.size // config.frame_samples)) if config.codes else None
             except ValueError as error:
                 bad += 1
                 log.warning("%s: clip left out: %s", name, error)
@@ -197,17 +160,15 @@ def _write_pcm(path: Path, config: AudioCropConfig) -> tuple[list[int], list[str
             file.write(pcm.tobytes())
             starts.append(starts[-1] + pcm.size)
             groups.append(group)
-            if codes is not None:
-                all_codes.append(codes)
         file.seek(0)
         _write_header(file, starts[-1])
         assert file.tell() == header_size
-    return starts, groups, all_codes, bad
+    return starts, groups, bad
 
 
-def _clip_bytes(config: AudioCropConfig) -> Iterator[tuple[str, bytes, str, bytes]]:
-    """The name, the audio, the group and the codes of every clip."""
-    columns = [column for column in (config.column, config.group, config.codes) if column]
+def _clip_bytes(config: AudioCropConfig) -> Iterator[tuple[str, bytes, str]]:
+    """The name, the audio and the group of every clip."""
+    columns = [config.column, *([config.group] if config.group else [])]
     for name in config.files:
         table = pq.ParquetFile(name)
         if missing := [column for column in columns if column not in table.schema_arrow.names]:
@@ -217,8 +178,7 @@ def _clip_bytes(config: AudioCropConfig) -> Iterator[tuple[str, bytes, str, byte
             for row in batch.to_pylist():
                 value = row[config.column]
                 data = value.get("bytes") if isinstance(value, dict) else value
-                group = str(row[config.group]) if config.group else ""
-                yield f"{name} row {number}", data or b"", group, (row[config.codes] or b"") if config.codes else b""
+                yield f"{name} row {number}", data or b"", str(row[config.group]) if config.group else ""
                 number += 1
 
 
@@ -231,14 +191,6 @@ def _decode(data: bytes, sample_rate: int) -> np.ndarray:
     return np.ascontiguousarray(pcm, dtype="<i2")
 
 
-def _decode_codes(data: bytes, num_frames: int) -> np.ndarray:
-    """Codes [K, T] as bytes -> [T, K]; ValueError where they are not as many frames as their audio has."""
-    values = np.frombuffer(data, dtype="<i2")
-    if not values.size or values.size % num_frames:
-        raise ValueError(f"{values.size} codes do not go with {num_frames} frames of audio")
-    return values.reshape(-1, num_frames).T
-
-
 def _write_header(file: Any, num_samples: int) -> None:
     # numpy leaves room for the first axis to grow, so the header can be rewritten in place.
     header = {"descr": "<i2", "fortran_order": False, "shape": (num_samples,)}
@@ -247,13 +199,8 @@ def _write_header(file: Any, num_samples: int) -> None:
 
 def _fingerprint(config: AudioCropConfig) -> str:
     files = [(Path(name).name, Path(name).stat().st_size) for name in config.files]
-    what: list[Any] = [files, config.column, config.group, config.sample_rate]
-    what += [config.codes, config.frame_samples] if config.codes else []
+    what = [files, config.column, config.group, config.sample_rate]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-
-
-def _codes_path(cache: str) -> Path:
-    return Path(cache).with_suffix(".codes.npy")
 
 
 def _index_path(cache: str) -> Path:

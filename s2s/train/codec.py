@@ -23,7 +23,6 @@ class CodecTrainConfig:
     """How a codec is trained.
 
     `stage` is "general" (everything learns) or "voice" (encoder and codebooks are frozen: tokens keep their meaning).
-    Where batches of the latter hold codes of their own, an `own_share` of rows is decoded from these.
     The judges take part from `adversarial_from` on (a step number; None = never) on crops of `adversarial_samples`.
     """
 
@@ -39,7 +38,6 @@ class CodecTrainConfig:
     level_dropout: float = 0.25
     gain_db: float = 12.0
     telephone_share: float = 0.15
-    own_share: float = 0.75
     adversarial_from: int | None = None
     adversarial_samples: int = 12000
     adversarial_weight: float = 0.05
@@ -49,10 +47,7 @@ class CodecTrainConfig:
 
 
 class CodecModule(pl.LightningModule):
-    """Batches are {"wav": [B, 1, N]}, perhaps with "codes" [B, K, T], negative where there are none.
-
-    Logs every part of the loss and the codebooks' perplexity.
-    """
+    """Batches are {"wav": [B, 1, N]}; logs every part of the loss and the codebooks' perplexity."""
 
     def __init__(self, config: CodecTrainConfig):
         super().__init__()
@@ -82,12 +77,10 @@ class CodecModule(pl.LightningModule):
         return warmup_cosine(step, c.warmup_steps, c.total_steps, c.final_ratio)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> None:
-        given = self._given(batch)
-        # Codes that were made elsewhere are of the audio as it was.
-        wav = torch.where((given >= 0).any(dim=(1, 2))[:, None, None], batch["wav"], self._augment(batch["wav"]))
+        wav = self._augment(batch["wav"])
         self.work = Work(wav.numel() / self.codec.spec.frame_size, codec_flops(self.codec, wav.numel()))
         codebooks = [buffer.clone() for buffer in self.codec.quantizer.buffers()]
-        output, parts, perplexity = self._reconstruct(wav, given)
+        output, parts, perplexity = self._reconstruct(wav)
         target = wav[:, 0, : output.shape[-1]]
         optimizers: Any = self.optimizers()
         generator, *others = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -117,24 +110,13 @@ class CodecModule(pl.LightningModule):
             buffer.copy_(before)
         self.skipped_steps = count_skipped(self.skipped_steps, self.config.max_skipped_steps)
 
-    def _given(self, batch: dict[str, Tensor]) -> Tensor:
-        """The codes [B, K, T] to decode in place of those of the audio, negative where there are none."""
-        frames = batch["wav"].shape[-1] // self.codec.spec.frame_size
-        none = batch["wav"].new_full((len(batch["wav"]), self.codec.spec.num_codebooks, frames), -1, dtype=torch.long)
-        if self.config.stage != "voice" or "codes" not in batch:
-            return none
-        if batch["codes"].shape != none.shape:
-            raise ValueError(f"codes of a batch are {list(batch['codes'].shape)}, the codec has {list(none.shape)}")
-        own = torch.rand(len(none), 1, 1, device=none.device) < self.config.own_share
-        return torch.where(own, batch["codes"], none)
-
-    def _reconstruct(self, wav: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _reconstruct(self, wav: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Decoded audio [B, N - delay], aligned with its input; the quantiser's part of the loss; perplexity."""
         delay = self.codec.synthesis_delay
         if self.config.stage == "voice":
             self.codec.quantizer.eval()
             with torch.no_grad():
-                codes = torch.where(given >= 0, given, self.codec.encode(wav))
+                codes = self.codec.encode(wav)
             output = self.codec.decode(codes)
             return output[:, 0, delay:], {}, _perplexity(codes, self.codec.spec.codebook_size)
         output, quantised = self.codec(wav, self._levels(len(wav)))

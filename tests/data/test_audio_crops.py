@@ -87,31 +87,6 @@ def test_kinds_are_drawn_by_their_weights_however_many_clips_they_have(config: A
         _module(config, group="kind")
 
 
-def test_codes_go_with_their_audio(config: AudioCropConfig, tmp_path: Path) -> None:
-    sizes = [1_000 + 200 * clip for clip in range(6)]
-    clips = [_bytes(_ramp(clip, size), 24_000) for clip, size in enumerate(sizes)]
-    codes = [np.stack([np.full(-(-size // 100), clip), np.arange(-(-size // 100))]) for clip, size in enumerate(sizes)]
-    table = pa.table({"audio": clips, "codes": [c.astype("<i2").tobytes() for c in codes]})
-    pq.write_table(table, tmp_path / "codes.parquet")
-    files, seen = (str(tmp_path / "codes.parquet"),), set()
-    for crop, step in ((400, 60), (2_500, 5)):
-        changes = {"files": files, "codes": "codes", "frame_samples": 100, "crop_samples": crop}
-        data = AudioCropDataset(_module(config, **changes).config)
-        for batch in (data[i] for i in range(step)):
-            assert batch["codes"].shape == (4, 2, crop // 100)
-            for wav, (clip, frame) in zip((batch["wav"][:, 0] * 32768).round().long(), batch["codes"], strict=True):
-                inside = frame >= 0
-                # Each frame's first sample tells which clip and frame it is of.
-                first = wav[::100][inside]
-                assert torch.equal(first // 4_000, clip[inside]) and torch.equal(first % 4_000, 100 * frame[inside])
-                assert not wav[: 100 * int(inside.int().argmax())].any()
-                seen.add(int(clip[inside][0]))
-    assert seen == set(range(6))
-    pq.write_table(pa.table({"audio": clips[:1], "codes": [b"12345678"]}), tmp_path / "short.parquet")
-    with pytest.raises(ValueError, match="1 of 1 clips cannot be decoded"):
-        _module(config, **changes | {"files": (str(tmp_path / "short.parquet"),)})
-
-
 def test_a_short_clip_lies_in_silence(config: AudioCropConfig) -> None:
     wav = AudioCropDataset(_module(config, crop_samples=5_000).config)[0]["wav"]
     assert wav.shape == (4, 1, 5_000)
