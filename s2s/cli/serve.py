@@ -30,9 +30,7 @@ def serve(
     ] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads inside a step. Default: measured at start.")] = None,
-    phases: Annotated[
-        int | None, typer.Option(help="Groups of calls with ticks of their own. Default: measured at start.")
-    ] = None,
+    phases: Annotated[int, typer.Option(help="Groups of calls, each with ticks between those of the others.")] = 1,
     max_call: Annotated[float | None, typer.Option(help="Seconds a call may last. Default: no limit.")] = None,
     max_per_client: Annotated[
         int | None, typer.Option(help="Calls of one token or address. Default: no limit.")

@@ -18,15 +18,7 @@ from s2s.engine.grid import Grid
 from s2s.engine.session import Session, SessionConfig
 from s2s.engine.stats import EngineStats, StepTimes
 from s2s.engine.transcript import Transcript
-from s2s.engine.warmup import (
-    MAX_PHASES,
-    agreeing_sizes,
-    bucket_sizes,
-    measure_phases,
-    measure_threads,
-    on_cpu,
-    run_once,
-)
+from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads, on_cpu, run_once
 from s2s.models.step import Step
 from s2s.nn.sampling import Controls
 from s2s.streams import AGENT_TEXT
@@ -38,6 +30,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 0.4
 """How long a session waits for its caller's first step before it joins whichever group is next."""
 
+MAX_PHASES = 8
 SPARE_S = 0.003
 """How long before its group's tick a caller's step has to be complete: packets do not come on the dot."""
 
@@ -53,8 +46,8 @@ class EngineConfig:
     max_sessions: how many may be open. clock: "live" ticks by wall time and conceals what has not arrived; "virtual"
     ticks when told and waits. max_buffered_s, max_unread_s: how much input and output of a session may wait.
     threads: of a live engine's steps; None: measured. exact: a caller's output is the same to the last bit whoever else
-    calls (CPU). max_late_ticks: how many overdue ticks are made up for. phases: into how many groups a live engine may
-    part its sessions, each with ticks of its own between those of the others; None: measured.
+    calls (CPU). max_late_ticks: how many overdue ticks are made up for. phases: into how many groups a live engine
+    parts its sessions, each with ticks of its own between those of the others.
     """
 
     max_sessions: int = 8
@@ -64,7 +57,7 @@ class EngineConfig:
     threads: int | None = None
     exact: bool = True
     max_late_ticks: int = 5
-    phases: int | None = None
+    phases: int = 1
 
     def __post_init__(self) -> None:
         if self.max_sessions < 1:
@@ -79,8 +72,8 @@ class EngineConfig:
             raise ValueError(f"threads is {self.threads}, allowed is 1 and above, or none to measure")
         if self.max_late_ticks < 0:
             raise ValueError(f"max_late_ticks is {self.max_late_ticks}, allowed is 0 and above")
-        if self.phases is not None and not 1 <= self.phases <= MAX_PHASES:
-            raise ValueError(f"phases is {self.phases}, allowed are 1 to {MAX_PHASES}, or none to measure")
+        if not 1 <= self.phases <= MAX_PHASES:
+            raise ValueError(f"phases is {self.phases}, allowed are 1 to {MAX_PHASES}")
 
 
 @dataclass
@@ -186,7 +179,8 @@ class Engine:
             self._buckets = agreeing_sizes(self._step, rows)
         for size in self._buckets or (1,):
             run_once(self._step, size)
-        self._groups = [_Group(self._new_batch()) for _ in range(self._num_phases())]
+        phases = self.config.phases if self.config.clock == "live" else 1
+        self._groups = [_Group(self._new_batch()) for _ in range(phases)]
         logger.info(
             "up to %d sessions in %d groups, in steps of %s rows",
             rows,
@@ -194,13 +188,6 @@ class Engine:
             self._buckets or "one by one, 1",
         )
         self._warm.set()
-
-    def _num_phases(self) -> int:
-        if self.config.clock == "virtual":
-            return 1
-        if self.config.phases is not None:
-            return self.config.phases
-        return measure_phases(self._step, self.config.max_sessions, self._buckets)
 
     def _new_batch(self) -> Batch:
         return Batch(self._step, self.config.max_sessions, self._buckets)

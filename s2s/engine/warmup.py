@@ -25,8 +25,6 @@ _PROBE_STEPS = 3
 _MOST_PADDED = 16  # rows up to which a small engine is filled up to find numbers that agree
 _TIMED_STEPS = 10
 _WORTH = 0.9  # another thread has to save a tenth
-MAX_PHASES = 8
-_IDLE_SHARE = 0.75  # what groups of sessions with steps of their own have to leave of the processor's time
 
 
 def bucket_sizes(max_rows: int) -> tuple[int, ...]:
@@ -68,25 +66,6 @@ def measure_threads(step: Step, num_rows: int, most: int) -> int:
     timed = ", ".join(f"{count}: {seconds * 1000:.1f} ms" for count, seconds in times.items())
     logger.info("%d threads for a step of %d rows (%s)", best, num_rows, timed)
     return best
-
-
-def measure_phases(step: Step, num_rows: int, buckets: Sequence[int]) -> int:
-    """Into how many groups, at most four, this many rows can be parted at leisure.
-
-    A step of a few rows takes nearly as long as one of many, so several groups cost throughput. What they save is time
-    to the answer: packets of the callers wait for the next step of their own group, and what a step sends does not
-    queue up behind what all others send.
-    """
-    frame_s = step.step_size / step.sample_rate
-    for phases in (4, 2):
-        wanted = -(-num_rows // phases)
-        rows = next((size for size in buckets if size >= wanted), 1)
-        steps = phases if buckets else num_rows  # one by one where no numbers of rows agree
-        seconds = steps * _median_step_s(step, rows)
-        logger.info("%d groups would compute %.0f %% of the time", phases, 100 * seconds / frame_s)
-        if seconds <= (1 - _IDLE_SHARE) * frame_s:
-            return phases
-    return 1
 
 
 def run_once(step: Step, num_rows: int) -> None:

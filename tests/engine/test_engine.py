@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -395,17 +394,10 @@ def test_a_session_joins_the_group_that_ticks_soonest(monkeypatch: pytest.Monkey
     assert [event.reason for event in silent.pull() if isinstance(event, Ended)] == ["engine stopped"]
 
 
-def test_groups_are_made_where_they_cost_little(caplog: pytest.LogCaptureFixture) -> None:
-    def phases(step: Step, max_sessions: int = 8) -> int:
-        engine = Engine(step, EngineConfig(max_sessions, threads=1))
-        engine.warm_up()
-        return engine.stats.phases
-
-    assert phases(EchoStep(960, 24000)) == 4
-    assert phases(SumStep(lambda wav, state, output: time.sleep(0.015))) == 1
-    virtual_one = Engine(EchoStep(40, 1000), EngineConfig(2, clock="virtual", phases=4))
-    virtual_one.warm_up()
-    assert virtual_one.stats.phases == 1
+def test_with_a_virtual_clock_there_is_one_group() -> None:
+    engine = Engine(EchoStep(40, 1000), EngineConfig(2, clock="virtual", phases=4))
+    engine.warm_up()
+    assert engine.stats.phases == 1
 
 
 def test_a_live_engine_survives_a_tick_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
