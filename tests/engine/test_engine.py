@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from s2s.audio.pcm import float_to_int16, int16_to_float
-from s2s.engine.engine import PATIENCE_S, Engine, EngineConfig, EngineFull, Waiting
+from s2s.engine.engine import PATIENCE_S, SPARE_S, Engine, EngineConfig, EngineFull, Waiting
 from s2s.engine.session import Act, Audio, Ended, Session, SessionConfig, Text
 from s2s.engine.stats import BOUNDS_MS
 from s2s.models.offline import play
@@ -392,6 +393,35 @@ def test_a_session_joins_the_group_that_ticks_soonest(monkeypatch: pytest.Monkey
     assert turn(2) == [1, 1, 0, 1] and turn(3) == [1, 1, 0, 0], "it leaves at its own group's tick"
     engine.stop()
     assert [event.reason for event in silent.pull() if isinstance(event, Ended)] == ["engine stopped"]
+
+
+def test_a_caller_hears_the_same_in_any_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s2s.engine.engine.PATIENCE_S", WAIT_S)
+    step, count = tiny_step(SMALL_SPEC), 6
+    inputs = np.random.default_rng(0).integers(-9000, 9000, (3, count, step.step_size), dtype=np.int16)
+
+    def said(callers: tuple[int, ...]) -> dict[int, bytes]:
+        engine = Engine(step, EngineConfig(4, threads=1, phases=len(callers)))
+        engine.warm_up()
+        sessions = {caller: engine.open() for caller in callers}
+        for turn in range(count + len(callers)):
+            for first, (caller, session) in enumerate(sessions.items()):
+                if 0 <= turn - first < count:
+                    session.push(inputs[caller, turn - first])
+            time.sleep(2 * SPARE_S)
+            # In the first turns one caller after the other begins, each at the tick of another group.
+            for group in engine._groups[turn : turn + 1] or engine._groups:
+                engine._tick(group)
+        assert all(len(group.seats) == 1 for group in engine._groups)
+        return {
+            caller: b"".join(event.pcm.tobytes() for event in session.pull() if isinstance(event, Audio))
+            for caller, session in sessions.items()
+        }
+
+    together, size = said((0, 1, 2)), 2 * count * step.step_size
+    assert len({pcm[:size] for pcm in together.values()}) == 3
+    for caller, pcm in together.items():
+        assert len(pcm) >= size and pcm[:size] == said((caller,))[caller][:size]
 
 
 def test_with_a_virtual_clock_there_is_one_group() -> None:
