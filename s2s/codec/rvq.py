@@ -30,7 +30,7 @@ class ResidualVectorQuantizer(nn.Module):
     usage: Tensor
     sums: Tensor
     started: Tensor
-    levels: list[tuple[Tensor, Tensor]] | None
+    searched: list[tuple[Tensor, Tensor]] | None
 
     def __init__(
         self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99, revive_below: float = 0.1
@@ -42,7 +42,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.register_buffer("usage", torch.ones(num_codebooks, codebook_size))
         self.register_buffer("sums", self.codebooks.clone())
         self.register_buffer("started", torch.zeros(num_codebooks, dtype=torch.bool))
-        self.levels = None  # each codebook and its half norms, where they no longer change
+        self.searched = None  # each codebook and its half norms, where they no longer change
 
     @property
     def num_codebooks(self) -> int:
@@ -51,7 +51,7 @@ class ResidualVectorQuantizer(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: vectors [B, T, D] -> codes [B, K, T]."""
         residual, codes = at_least_float32(x), []
-        for codebook, norm in self.levels or zip(self.codebooks, _half_norms(self.codebooks), strict=True):
+        for codebook, norm in self.searched or zip(self.codebooks, _half_norms(self.codebooks), strict=True):
             index = _nearest(residual, codebook, norm)
             residual = residual - F.embedding(index, codebook)
             codes.append(index)
@@ -66,7 +66,7 @@ class ResidualVectorQuantizer(nn.Module):
     def for_live(self, int8: bool) -> ResidualVectorQuantizer:
         """The same with what follows from the codebooks computed once; they must not change any more."""
         module = copy.deepcopy(self)
-        module.levels = list(zip(self.codebooks, _half_norms(self.codebooks), strict=True))
+        module.searched = list(zip(module.codebooks, _half_norms(module.codebooks), strict=True))
         return module
 
     def forward(self, x: Tensor, levels: Tensor | None = None) -> Quantised:

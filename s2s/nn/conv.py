@@ -74,7 +74,7 @@ class CausalConv1d(nn.Module):
         if int8 and self.conv.groups == 1:
             module.product = PackedLinear(self.conv.weight.detach().flatten(1), self.conv.bias)
         if self._is_depthwise:
-            module.taps = self._taps().detach()
+            module.taps = module._taps().detach()
         return module
 
     @property

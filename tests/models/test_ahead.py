@@ -55,7 +55,6 @@ def test_the_step_writes_what_its_second_head_favours() -> None:
     assert step.model.ahead is not None
     with torch.no_grad():
         for head, favourite in ((step.model.text_heads["agent_text"], 4), (step.model.ahead, 7)):
-            # The norm's last word is this bias, so that a head of one row sees the same everywhere.
             head.weight.zero_()
             head.weight[favourite] = 1e-3
         step.model.text_heads["agent_text"].weight[step.model.layout.stream("agent_text").pad_id] = -1.0

@@ -63,8 +63,12 @@ def test_modules_take_part_in_their_own_way() -> None:
     holder = nn.ModuleDict({"quantizer": quantizer, "dense": CausalConv1d(16, 8, 4, stride=2)})
     live = for_live(holder, int8=True)
     x = torch.randn(2, 5, 8)
-    assert len(live["quantizer"].levels) == 3 and quantizer.levels is None  # type: ignore[arg-type]
-    assert torch.equal(live["quantizer"].encode(x), quantizer.encode(x))  # type: ignore[operator]
+    assert len(live["quantizer"].searched) == 3 and quantizer.searched is None  # type: ignore[arg-type]
+    codes = quantizer.encode(x)
+    assert torch.equal(live["quantizer"].encode(x), codes)  # type: ignore[operator]
+    quantizer.codebooks.neg_()
+    assert torch.equal(live["quantizer"].encode(x), codes), "it no longer follows"  # type: ignore[operator]
+    assert not torch.equal(quantizer.encode(x), codes)
     wav = torch.randn(1, 4, 16)
     assert 0 < (live["dense"](wav) - holder["dense"](wav)).norm() < 0.03 * holder["dense"](wav).norm()
 
