@@ -31,6 +31,7 @@ from s2s.codec.rvq import ResidualVectorQuantizer
 from s2s.codec.spectral import SpectralCodec, SpectralCodecConfig
 from s2s.config import from_dict, to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.models.graphed import GraphedStep
 from s2s.models.phrased import PhrasedStep
 from s2s.models.step import DuplexStep, Step
 from s2s.models.traced import TracedStep
@@ -126,6 +127,20 @@ class Bundle:
         _check_streams(self.model, self.codec.spec, self.tokenizer)
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.codec.parameters()).device
+
+    def to(self, device: str) -> Bundle:
+        """The same bundle, moved to "cpu" or "cuda"; ValueError where there is no such device."""
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"there is no device {device!r}: torch {torch.__version__} finds no GPU")
+        self.codec.to(device)
+        if self.model is not None:
+            self.model.to(device)
+        return self
+
+    @property
     def config(self) -> CheckpointConfig:
         """The config.json of this bundle."""
         model = None if self.model is None else _part(MODELS, self.model)
@@ -137,7 +152,8 @@ class Bundle:
         """The step that makes a live conversation, or another kind of it; ValueError without a model.
 
         "traced" gives exactly what "exact" gives, faster, after seconds of preparation; "int8" multiplies with 8 bits,
-        faster still (CPU only). Without a `kind` it is the one on the phrases, where there are some.
+        faster still, on a CPU: on a GPU it is the same as "traced". Without a `kind` it is the one on the phrases,
+        where there are some.
         """
         if self.model is None:
             raise ValueError(f"{self.name or 'this checkpoint'} holds a codec only, so it has no step")
@@ -146,14 +162,17 @@ class Bundle:
             step: DuplexStep = PhrasedStep(self.codec, self.model, self.phrases.graph(self.tokenizer))
         else:
             step = (kind or DuplexStep)(self.codec, self.model)
-        return step if speed == "exact" else TracedStep(step, int8=speed == "int8")
+        if speed == "exact":
+            return step
+        return GraphedStep(step) if self.device.type == "cuda" else TracedStep(step, int8=speed == "int8")
 
     def controls(
         self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0
     ) -> Controls:
         """Sampling controls; what is not given is as the model likes it."""
         temperature = self.defaults.temperature if temperature is None else temperature
-        return Controls.uniform(rows, temperature, self.defaults.top_k if top_k is None else top_k, seed)
+        top_k = self.defaults.top_k if top_k is None else top_k
+        return Controls.uniform(rows, temperature, top_k, seed, str(self.device))
 
 
 def speed_named(name: str) -> Speed:

@@ -10,7 +10,7 @@ from s2s.cli.bench_barge_in import barge_in
 from s2s.cli.bench_conversation import conversation
 from s2s.cli.bench_live import latency
 from s2s.cli.bench_load import load
-from s2s.cli.common import DEFAULT_MODEL, MODEL_HELP, open_model, print_json, user_errors
+from s2s.cli.common import DEFAULT_MODEL, DEVICE_HELP, MODEL_HELP, open_model, print_json, user_errors
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, latency, barge-in, capacity and conversation.")
 app.command()(latency)
@@ -29,13 +29,14 @@ def step(
     rows: Annotated[int, typer.Option(help="Conversations in one batch.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Default: the better of 1 and 2, tried at warm-up.")] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Measure the live step: time per step and part, bytes read, share of the memory bandwidth."""
     from s2s.evaluation.speed import BenchConfig, bench_step
 
     with user_errors():
-        bundle = open_model(model)
+        bundle = open_model(model, device=device)
         chosen: Any = speed or bundle.defaults.speed
         result = {"model": model} | bench_step(bundle, BenchConfig(rows, steps, threads, chosen))
     print_json(result) if as_json else _show_step(result)
@@ -54,7 +55,8 @@ def latency_floor(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
 def _show_step(r: dict[str, Any]) -> None:
     step, cpu, num_bytes = r["step_ms"], r["step_cpu_ms"], r["bytes_per_step"]
     say = typer.echo
-    say(f"{r['model']}, {r['speed']}, {r['rows']} row(s), {r['threads']} thread(s) ({r['threads_why']})")
+    say(f"{r['model']}, {r['speed']}, {r['rows']} row(s) on {r['device']}")
+    say(f"{r['threads']} thread(s) ({r['threads_why']})")
     say(f"step   {_percentiles(step)}   max {step['max']:.2f}   n {step['n']}")
     say(f"       processor time p50 {cpu['p50']:.2f} ms; frame {r['frame_ms']:.0f} ms, {r['deadline_misses']} missed")
     say(f"RTF {r['rtf']:.3f}   RTFx {r['rtfx']:.1f} at p50, {r['rtfx_p99']:.1f} at p99")

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 console = Console(stderr=True, highlight=False)
 
 MODEL_HELP = "A name that ships with the package, a folder, a hub id (owner/name), or 'random' for random weights."
+DEVICE_HELP = "Where the model computes: cpu, or cuda for the GPU."
 PHRASES_HELP = "Whether the agent writes the phrases of its checkpoint alone, where that has some."
 
 
@@ -53,14 +54,16 @@ def print_json(result: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def open_model(name: str, phrases: bool = True) -> Bundle:
+def open_model(name: str, phrases: bool = True, device: str = "cpu") -> Bundle:
     """Load a checkpoint by name, or make one with random weights; `phrases`: where it has some it writes no others."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}, allowed are 'cpu' and 'cuda'")
     from s2s.checkpoint import load, random_bundle
 
     bundle = random_bundle() if name == "random" else load(name)
     if not phrases:
         bundle.phrases = None
-    return bundle
+    return bundle.to(device)
 
 
 def speed_or_none(name: str | None) -> Speed | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2s.cli.common import DEFAULT_MODEL, PHRASES_HELP, console, open_model, speed_or_none, user_errors
+from s2s.cli.common import DEFAULT_MODEL, DEVICE_HELP, PHRASES_HELP, console, open_model, speed_or_none, user_errors
 
 if TYPE_CHECKING:
     from s2s.engine.engine import Engine, EngineConfig
@@ -30,6 +30,7 @@ def serve(
     ] = None,
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads inside a step. Default: measured at start.")] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
     phases: Annotated[int, typer.Option(help="Groups of calls, each with ticks between those of the others.")] = 1,
     max_call: Annotated[float | None, typer.Option(help="Seconds a call may last. Default: no limit.")] = None,
     max_per_client: Annotated[
@@ -75,7 +76,7 @@ def serve(
         access = Access(secret, frozenset(allow_origin or []), hosts)
         bridge = BridgeConfig(max_call_s=max_call, hang_up=hang_up)
         config = ServerConfig(model, access, limits, bridge, record, seed, opening)
-        engine = open_engine(model, EngineConfig(max_sessions, threads=threads, phases=phases), speed, phrases)
+        engine = open_engine(model, EngineConfig(max_sessions, threads=threads, phases=phases), speed, phrases, device)
         _run(engine, config, host, port)
 
 
@@ -100,14 +101,16 @@ def _run(engine: Engine, config: ServerConfig, host: str, port: int) -> None:
         raise ValueError(server.failure)
 
 
-def open_engine(model: str, config: EngineConfig, speed: str | None, phrases: bool = True) -> Engine:
-    """An engine for a model by name, not yet started; `phrases` as in `open_model`."""
+def open_engine(
+    model: str, config: EngineConfig, speed: str | None, phrases: bool = True, device: str = "cpu"
+) -> Engine:
+    """An engine for a model by name, not yet started; `phrases` and `device` as in `open_model`."""
     from s2s.engine.engine import Engine
     from s2s.models.step import EchoStep
 
     if model == ECHO:
         return Engine(EchoStep(), config)
-    return Engine.of(open_model(model, phrases), config, speed_or_none(speed))
+    return Engine.of(open_model(model, phrases, device), config, speed_or_none(speed))
 
 
 def read_token(token: str | None, path: Path | None) -> str | None:

@@ -32,6 +32,9 @@ PATIENCE_S = 0.4
 SPARE_S = 0.003
 """How long before its group's tick a caller's step has to be complete: packets do not come on the dot."""
 
+REHEARSALS = 6
+"""Steps of each number of rows on a GPU before the first call, more than `models.graphed` waits for."""
+
 MAX_PHASES = 8
 """Ticks 5 ms apart, at frames of 40 ms: closer ones could not tell callers apart any more."""
 
@@ -171,7 +174,7 @@ class Engine:
         rows = self.config.max_sessions
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
-        elif self.config.clock == "live":
+        elif self.config.clock == "live" and on_cpu(self._step):
             measure_threads(self._step, rows, torch.get_num_threads())
         self._threads = torch.get_num_threads()  # of this thread: others have numbers of their own
         self._buckets = bucket_sizes(rows)
@@ -182,6 +185,9 @@ class Engine:
             run_once(self._step, size)
         phases = self.config.phases if self.config.clock == "live" else 1
         self._groups = [_Group(self._new_batch()) for _ in range(phases)]
+        if not on_cpu(self._step):
+            for group in self._groups:
+                group.batch.rehearse(REHEARSALS)
         logger.info(
             "up to %d sessions in %d groups, in steps of %s rows",
             rows,

@@ -29,7 +29,8 @@ class Slots:
         self.num_rows, self.count = num_rows, 0
         self._step = step
         state = step.init_state(num_rows)
-        zeros = torch.zeros(num_rows, dtype=torch.long, device=leaves(state)[0].device)
+        self._device = leaves(state)[0].device
+        zeros = torch.zeros(num_rows, dtype=torch.long, device=self._device)
         self._rows = Rows(state, Controls(zeros.float(), zeros.clone(), zeros))
         self._before = clone(self._rows)
         self._now_and_before = list(zip(leaves(self._rows), leaves(self._before), strict=True))
@@ -43,7 +44,7 @@ class Slots:
         assert self.count < self.num_rows
         # A row that nobody had was run to fill up the others.
         reset_rows(self._rows, slice(self.count, self.count + 1))
-        put_rows(self._rows.controls, [self.count], controls)
+        put_rows(self._rows.controls, [self.count], map_leaves(lambda new: new.to(self._device), controls))
         if not opening:
             row = self.view(self.count, self.count + 1)
             self._step.wait(row.state, torch.ones_like(row.controls.seed, dtype=torch.bool))
@@ -63,6 +64,12 @@ class Slots:
         if (start, stop) not in self._views:
             self._views[start, stop] = map_leaves(lambda leaf: leaf[start:stop], self._rows)
         return self._views[start, stop]
+
+    def clear(self) -> None:
+        """Make all rows fresh ones that nobody has."""
+        self.count = 0
+        reset_rows(self._rows, slice(None))
+        reset_rows(self._before, slice(None))
 
     def take(self, row: int, num_rows: int) -> Rows:
         """A copy of one row, followed by fresh ones up to `num_rows`."""

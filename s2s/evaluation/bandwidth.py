@@ -41,16 +41,17 @@ def _best_run(work: Callable[[], object], repeats: int, device: torch.device) ->
     """Return wall and processor seconds of the shortest of `repeats` runs, after one that does not count."""
     best = (float("inf"), 0.0)
     for attempt in range(repeats + 1):
-        _finish(device)
+        finish(device)
         start, start_cpu = time.perf_counter(), time.process_time()
         work()
-        _finish(device)
+        finish(device)
         if attempt:
             best = min(best, (time.perf_counter() - start, time.process_time() - start_cpu))
     return best
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told; a processor has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from s2s.checkpoint import Bundle, Speed
-from s2s.evaluation.bandwidth import read_bandwidth, torch_threads
+from s2s.engine.warmup import new_input
+from s2s.evaluation.bandwidth import finish, read_bandwidth, torch_threads
 from s2s.evaluation.statistics import summarise
 from s2s.models.step import DuplexState, DuplexStep, Step
 from s2s.models.traced import Values, controls_of, frozen, live_step, values_of
 from s2s.nn.sampling import Controls
 from s2s.nn.transformer import TransformerConfig
 
-_WARM_UP = 5
+_WARM_UP = 8  # more than what a step takes to make what it makes for memory that comes often
 _TRIAL_STEPS = 40
 _GAIN = 0.95  # more threads must save at least a twentieth to be worth a core that another call could use
 
@@ -46,17 +47,19 @@ def bench_step(bundle: Bundle, config: BenchConfig) -> dict[str, Any]:
     controls = bundle.controls(config.rows)
     frame_ms = float(1000 / bundle.codec.spec.frame_rate)
     chosen, why = choose_threads(step, wav, controls, config.threads)
+    place = str(bundle.device)
     with torch_threads(chosen):
         wall, cpu = time_steps(step, wav, controls)
         parts = time_parts(bundle, config, wav, controls)
     assert bundle.model is not None
     num_bytes = step_bytes(bundle, config)
-    bandwidth = read_bandwidth(chosen)
+    bandwidth = read_bandwidth(chosen, device=place)
     summary = summarise(wall)
     achieved = num_bytes["total"] / (summary["p50"] / 1000) / 1e9
     return {
         "speed": config.speed,
         "rows": config.rows,
+        "device": torch.cuda.get_device_name() if bundle.device.type == "cuda" else place,
         "frame_ms": frame_ms,
         "step_ms": summary,
         "step_cpu_ms": summarise(cpu),
@@ -77,9 +80,9 @@ def bench_step(bundle: Bundle, config: BenchConfig) -> dict[str, Any]:
 
 def noise_frames(step: Step, config: BenchConfig) -> list[Tensor]:
     """Quiet noise, a frame per step [B, 1, step_size]: what is said does not change the work."""
-    generator = torch.Generator().manual_seed(0)
+    generator, like = torch.Generator().manual_seed(0), new_input(step, step.init_state(1), 1)
     shape = (config.rows, 1, step.step_size)
-    return [0.1 * torch.randn(shape, generator=generator) for _ in range(config.steps)]
+    return [(0.1 * torch.randn(shape, generator=generator)).to(like) for _ in range(config.steps)]
 
 
 def time_steps(step: Step, wav: Sequence[Tensor], controls: Controls) -> tuple[list[float], list[float]]:
@@ -89,6 +92,7 @@ def time_steps(step: Step, wav: Sequence[Tensor], controls: Controls) -> tuple[l
     for frame in [*wav[:_WARM_UP], *wav]:
         start, start_cpu = time.perf_counter(), time.process_time()
         step(frame, state, controls)
+        finish(frame.device)
         wall.append((time.perf_counter() - start) * 1000)
         cpu.append((time.process_time() - start_cpu) * 1000)
     skipped = len(wall) - len(wav)
@@ -99,6 +103,8 @@ def choose_threads(step: Step, wav: Sequence[Tensor], controls: Controls, asked:
     """The number of threads to run with, and why: what was asked for, or the better of 1 and 2 in a short trial."""
     if asked is not None:
         return asked, "asked for"
+    if wav[0].is_cuda:
+        return 1, "the GPU computes"
     medians = {}
     for threads in (1, 2):
         with torch_threads(threads):
@@ -133,7 +139,9 @@ def time_parts(bundle: Bundle, config: BenchConfig, wav: Sequence[Tensor], contr
     """Milliseconds of every part, measured one after the other in whole steps; traced ones as a graph each."""
     step = bundle.step()
     assert isinstance(step, DuplexStep)
-    if config.speed != "exact":
+    # On a GPU the parts are launched one by one, which takes longer than all of them in one graph.
+    traced = config.speed != "exact" and bundle.device.type == "cpu"
+    if traced:
         step = live_step(step, config.speed == "int8")
     state = step.init_state(config.rows)
     values: Values = {"wav": wav[0]} | values_of(controls)
@@ -141,7 +149,7 @@ def time_parts(bundle: Bundle, config: BenchConfig, wav: Sequence[Tensor], contr
     with torch.no_grad():
         for number, (name, work) in enumerate(parts):
             made = work(dict(values), state)
-            if config.speed != "exact":
+            if traced:
                 parts[number] = name, frozen(step, work, values, state)
             values |= made
     times: dict[str, list[float]] = {name: [] for name, _ in parts}
@@ -152,6 +160,7 @@ def time_parts(bundle: Bundle, config: BenchConfig, wav: Sequence[Tensor], contr
             for name, work in parts:
                 start = time.perf_counter()
                 values |= work(values, state)
+                finish(frame.device)
                 spent[name] += (time.perf_counter() - start) * 1000
             for name, value in spent.items():
                 times[name].append(value)
@@ -166,7 +175,7 @@ def step_bytes(bundle: Bundle, config: BenchConfig) -> dict[str, int]:
     """
     model = bundle.model
     assert model is not None and model.depth is not None
-    wide = 1 if config.speed == "int8" else 4
+    wide = 1 if config.speed == "int8" and bundle.device.type == "cpu" else 4
     codec = sum(_weight_bytes(part, wide) for part in (bundle.codec.encoder, bundle.codec.decoder))
     codec += 4 * bundle.codec.quantizer.codebooks.numel()
     depth = model.depth

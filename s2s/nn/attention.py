@@ -85,13 +85,18 @@ class Attention(nn.Module):
             return self.out(self._attend_one(q_BSHE[:, 0], k_BGKE, v_BGKE, at.mask))
         if at.mask is None and q_BSHE.requires_grad and q_BSHE.device.type == "cpu":
             return self.out(attend_by_products(q_BSHE, k_BSGE, v_BSGE))
+        grouped = heads != groups
+        if grouped and at.mask is not None and q_BSHE.device.type == "cuda":
+            # The fused attentions of a GPU take groups or a mask. Given both, all scores are kept in float32.
+            k_BGKE, v_BGKE = (x.repeat_interleave(heads // groups, dim=1) for x in (k_BGKE, v_BGKE))
+            grouped = False
         y = F.scaled_dot_product_attention(
             q_BSHE.transpose(1, 2),
             k_BGKE,
             v_BGKE,
             attn_mask=at.mask,
             is_causal=at.mask is None,
-            enable_gqa=self.num_heads != self.num_kv_heads,
+            enable_gqa=grouped,
         )
         return self.out(rearrange(y, "b h s e -> b s (h e)"))
 

@@ -118,7 +118,7 @@ class DuplexModule(pl.LightningModule):
         matrices = [p for p in trained if p.dim() >= 2]
         others = [p for p in trained if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, 0.95))
+        optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, 0.95), fused=self.device.type == "cuda")
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -240,9 +240,8 @@ class DuplexModule(pl.LightningModule):
 
     def _untimed(self, logits: Tensor, name: str, track: Tensor, lengths: Tensor) -> Tensor:
         """The loss of logits [B, S, V + 2] against the tokens of a track [B, 1, S] without their times."""
-        stream = self.model.layout.stream(name)
-        rows = [row[row < stream.vocab_size] for row in track[:, 0]]
-        return untimed_loss(logits, rows, lengths, blank=stream.pad_id)
+        stream, ids = self.model.layout.stream(name), track[:, 0]
+        return untimed_loss(logits, ids, ids < stream.vocab_size, lengths, blank=stream.pad_id)
 
     def _without_sound(self, inputs: Tensor, read: ReadRows) -> Tensor:
         """Nothing of the caller's sound where the model reads, nor of the agent's where none says its words."""

@@ -65,10 +65,9 @@ class Reading:
         self.digit_of, self.tokens = self.digit_of.to(user_text.device), self.tokens.to(user_text.device)
         share, changed = (self.share, EXCHANGED) if training else (0.0, 0.0)
         drawn = (torch.rand(len(user_text), device=user_text.device) < share) & ~written
-        read = ReadRows(drawn | written, written, unspoken.clone(), user_text.clone(), agent_text.clone())
-        for row in (drawn & (torch.rand(len(drawn), device=drawn.device) < changed)).nonzero()[:, 0].tolist():
-            self._exchange(read, row)
-        return read
+        wanted = drawn & (torch.rand(len(drawn), device=drawn.device) < changed)
+        exchanged, user_text, agent_text = self._exchange(user_text, agent_text, wanted)
+        return ReadRows(drawn | written, written, unspoken | exchanged, user_text, agent_text)
 
     def given(self, text: Tensor, read: ReadRows) -> Tensor:
         """What the inner layers are given at each step [B, S], of a text in its columns [B, S]; -1 in other rows."""
@@ -83,16 +82,25 @@ class Reading:
         words = torch.where(said & (dice > 1 - LEFT_OUT), pad, words)
         return torch.where(read.rows[:, None], torch.where(words < self.stream.vocab_size, words, pad), -1)
 
-    def _exchange(self, read: ReadRows, row: int) -> None:
-        """Other digits for those of a row, the same on both sides, if the agent says the caller's and no others."""
-        texts = read.user_text[row], read.agent_text[row]
-        user, agent = (self.digit_of[text.clamp(max=len(self.digit_of) - 1)] for text in texts)
-        if int((user >= 0).sum()) < 3 or user[user >= 0].tolist() != agent[agent >= 0].tolist():
-            return
-        others = torch.randperm(len(DIGIT_WORDS), device=user.device)
-        for text, digits in zip(texts, (user, agent), strict=True):
+    def _exchange(self, user_text: Tensor, agent_text: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Other digits for those of rows wanted [B], the same on both sides, where the agent says the caller's alone.
+
+        Returns which rows [B] have others now, and both texts [B, S].
+        """
+        user, agent = (self.digit_of[text.clamp(max=len(self.digit_of) - 1)] for text in (user_text, agent_text))
+        same = (_in_front(user) == _in_front(agent)).all(dim=1)
+        rows = wanted & same & ((user >= 0).sum(dim=1) >= 3)
+        others = torch.rand(len(rows), len(DIGIT_WORDS), device=rows.device).argsort(dim=1)
+        texts = []
+        for text, digits in ((user_text, user), (agent_text, agent)):
+            place = digits.clamp(min=0)
             for form in self.tokens:
-                # In place: both are views of the rows to learn from.
-                is_form = (digits >= 0) & (form[digits.clamp(min=0)] == text)
-                text[is_form] = form[others[digits[is_form]]]
-        read.unspoken[row] = True
+                is_form = rows[:, None] & (digits >= 0) & (form[place] == text)
+                text = torch.where(is_form, form[others.gather(1, place)], text)
+            texts.append(text)
+        return rows, texts[0], texts[1]
+
+
+def _in_front(digits: Tensor) -> Tensor:
+    """The digits of each row [B, S] before everything else, which is negative, in their order."""
+    return digits.gather(1, (digits < 0).long().argsort(dim=1, stable=True))

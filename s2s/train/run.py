@@ -57,6 +57,8 @@ def run_training(config: CodecRun | DuplexRun, callbacks: Sequence[Callback] = (
     Raises ValueError for what a user can mend, RuntimeError when too many gradients were not finite.
     """
     torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
+    # On a GPU: cuDNN plans its attention anew for every length and number of rows, which takes longer than a step.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     pl.seed_everything(config.seed, verbose=False)
     folder = Path(config.folder)
     data, module, samples, frame_s = build_codec(config) if isinstance(config, CodecRun) else build_duplex(config)

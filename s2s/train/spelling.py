@@ -42,19 +42,21 @@ class SpellingLoss(nn.Module):
             lengths: steps of each row [B].
         """
         spoken = self.spelled[ids.clamp(max=len(self.spelled) - 1)] * (ids < len(self.spelled))[..., None]
-        return untimed_loss(logits, [row[row > 0] for row in spoken.flatten(1)], lengths, blank=0)
+        pieces = spoken.flatten(1)
+        return untimed_loss(logits, pieces, pieces > 0, lengths, blank=0)
 
 
-def untimed_loss(logits: Tensor, targets: list[Tensor], lengths: Tensor, blank: int) -> Tensor:
+def untimed_loss(logits: Tensor, targets: Tensor, said: Tensor, lengths: Tensor, blank: int) -> Tensor:
     """Connectionist temporal classification: loss per target [].
 
     Args:
         logits: [B, S, C].
-        targets: the classes of each row in their order, without times.
+        targets: the classes of each row in their order, with anything between them [B, N].
+        said: which of these are classes [B, N] bool.
         lengths: steps of each row [B].
         blank: the class of a step that adds nothing.
     """
-    sizes = torch.tensor([len(row) for row in targets], device=logits.device)
+    sizes = said.sum(dim=1)
     log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)  # [S, B, C]
-    loss = F.ctc_loss(log_probs, torch.cat(targets), lengths, sizes, blank, reduction="sum", zero_infinity=True)
+    loss = F.ctc_loss(log_probs, targets[said], lengths, sizes, blank, reduction="sum", zero_infinity=True)
     return loss / mean_over_ranks(sizes.sum().float()).clamp(min=1)
