@@ -204,6 +204,15 @@ def test_bench_step_of_a_graph_chooses_threads(model: str) -> None:
     assert "GB/s measured in this run" in result.stdout
 
 
+def test_a_device_is_the_cpu_or_a_gpu_that_is_there(model: str) -> None:
+    assert "device is 'tpu', allowed are 'cpu' and 'cuda'" in error_line(s2s("bench", "step", "--device", "tpu"))
+    if not torch.cuda.is_available():
+        for command in (("bench", "step"), ("serve",)):
+            assert "finds no GPU" in error_line(s2s(*command, "--model", model, "--device", "cuda"))
+    result = as_json(s2s("bench", "step", "--model", model, "--steps", 2, "--threads", 1, "--device", "cpu", "--json"))
+    assert result["device"] == "cpu"
+
+
 def test_bench_latency_floor(model: str) -> None:
     result = as_json(s2s("bench", "latency-floor", "--model", model, "--json"))
     assert result["computed"] == {"frame_ms": 40.0, "delay_ms": 0.0, "codec_ms": 10.0, "total_ms": 50.0}
