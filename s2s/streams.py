@@ -192,6 +192,7 @@ class TokenRing:
         self._complete = torch.tensor([newest - (s.max_delay - delay) for s, delay in rows])
         self._delays = {s.name: torch.tensor(s.delays) for s in layout.streams}
         self._start = torch.tensor([s.start_id for s in layout.streams for _ in s.delays])
+        self._copies: dict[tuple[int, torch.device], Tensor] = {}
 
     def init_state(self, rows: int, device: torch.device | str = "cpu") -> RingState:
         tokens = torch.zeros(rows, self.layout.num_rows, self.slots, dtype=torch.long, device=device)
@@ -222,7 +223,7 @@ class TokenRing:
 
     def may_speak(self, state: RingState, stream: Stream) -> Tensor:
         """Which rows of a speak-stream have begun [B, rows]; the others must say START at this tick."""
-        return state.position[:, None] + 1 >= self._delays[stream.name].to(state.position.device)
+        return state.position[:, None] + 1 >= self._on(self._delays[stream.name], state.position.device)
 
     def write(self, state: RingState, said: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take in the sampled column, name -> [B, rows]; returns the frame each speak-stream has now completed.
@@ -245,9 +246,18 @@ class TokenRing:
 
     def _at(self, state: RingState, slots: Tensor) -> Tensor:
         """The ids in one slot of each row, slots [R] -> [B, R]; START where nothing has been stored."""
-        index = slots.to(state.tokens.device)[:, None].expand(len(state.tokens), -1, 1)
+        index = self._on(slots, state.tokens.device)[:, None].expand(len(state.tokens), -1, 1)
         stored = state.tokens.gather(2, index)[..., 0]
-        return torch.where(stored == 0, self._start.to(stored.device), stored - 1)
+        return torch.where(stored == 0, self._on(self._start, stored.device), stored - 1)
+
+    def _on(self, constant: Tensor, device: torch.device) -> Tensor:
+        """One of the ring's own tensors on a device, copied there once: a step waits for nothing."""
+        if constant.device == device:
+            return constant
+        key = id(constant), device
+        if key not in self._copies:
+            self._copies[key] = constant.to(device)
+        return self._copies[key]
 
     def _check(self, state: RingState, given: Mapping[str, Tensor], side: str) -> None:
         for stream in self.layout.side(side):

@@ -56,10 +56,11 @@ class GraphedStep:
             if count <= _OFTEN or len(self._graphs) >= _MOST:
                 return self._step(wav, state, controls)
             recorded = self._graphs[memory] = self._record(wav, state, controls)
-        recorded.wav.copy_(wav)
-        recorded.graph.replay()
-        out = recorded.out
-        return StepOut(out.wav.clone(), {name: ids.clone() for name, ids in out.text.items()})
+        with torch.inference_mode():
+            recorded.wav.copy_(wav)
+            recorded.graph.replay()
+            out = recorded.out
+            return StepOut(out.wav.clone(), {name: ids.clone() for name, ids in out.text.items()})
 
     @torch.inference_mode()
     def _record(self, wav: Tensor, state: DuplexState, controls: Controls) -> _Recorded:
