@@ -266,18 +266,19 @@ def _info(source: DialogueSource, encoder: Encoder) -> ShardInfo:
         text_vocab_size=encoder.tokenizer.vocab_size,
         text_pad_id=pad_id(encoder.tokenizer),
         tokenizer=hashlib.sha256(encoder.tokenizer.to_json().encode()).hexdigest()[:16],
-        codec=_weights_hash(encoder.codec),
+        codec=_tokens_hash(encoder.codec),
         recipe=recipe,
     )
 
 
-def _weights_hash(codec: Codec) -> str:
-    """Tells codecs apart by their weights; a codec without weights by its class."""
+def _tokens_hash(codec: Codec) -> str:
+    """Tells codecs apart by the weights that make tokens, all but the decoder's; one without weights by its class."""
     digest = hashlib.sha256(type(codec).__name__.encode())
     if isinstance(codec, torch.nn.Module):
         for name, value in sorted(codec.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            if not name.startswith("decoder."):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -153,19 +153,23 @@ def test_shards_made_otherwise_are_not_mixed(tmp_path: Path, changes: dict[str, 
         encode_dialogues(_source(), _encoder(**changes), tmp_path)
 
 
-def test_codecs_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+def test_codecs_are_told_apart_by_the_weights_that_make_tokens(tmp_path: Path) -> None:
     class WeightedCodec(torch.nn.Module, FakeCodec):
-        def __init__(self, value: float) -> None:
+        def __init__(self, value: float, decoder: float) -> None:
             torch.nn.Module.__init__(self)
             FakeCodec.__init__(self)
             self.weight = torch.nn.Parameter(torch.tensor([value], dtype=torch.bfloat16))
             self.scale = torch.nn.Parameter(torch.tensor(1.0))
+            self.decoder = torch.nn.Linear(1, 1)
+            torch.nn.init.constant_(self.decoder.weight, decoder)
 
-    def encoder(value: float) -> Encoder:
-        return Encoder(WeightedCodec(value), ByteTokenizer(), EncodeConfig())
+    def encoder(value: float, decoder: float = 0.0) -> Encoder:
+        torch.manual_seed(0)
+        return Encoder(WeightedCodec(value, decoder), ByteTokenizer(), EncodeConfig())
 
     encode_dialogues(_source(2), encoder(1.0), tmp_path)
     encode_dialogues(_source(2), encoder(1.0), tmp_path)
+    encode_dialogues(_source(2), encoder(1.0, decoder=1.0), tmp_path)
     with pytest.raises(ValueError, match="codec"):
         encode_dialogues(_source(2), encoder(2.0), tmp_path)
 
