@@ -8,9 +8,10 @@
 #
 # NOISE is a glob of tables of noises, SPEECH one of any other speech (audio bytes in a column `audio`, its words in `text`)
 # for the codec's first stage and to be listened to; both may be left out. Every stage continues where it was stopped.
+# With a GPU stages 5 and 7 end in a training more, which makes most of the difference; CALLS=2100 is enough without one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-out="${OUT:-runs/support_desk}" stage="${STAGE:-1}" python="${PYTHON:-python}" calls="${CALLS:-2100}"
+out="${OUT:-runs/support_desk}" stage="${STAGE:-1}" python="${PYTHON:-python}" calls="${CALLS:-6800}"
 prepare=("$python" recipes/support_desk/prepare.py --out "$out")
 clips=()
 set -f # globs are for the programs to open
@@ -21,9 +22,10 @@ for glob in ${NOISE:-}; do noise+=(--noise "$glob"); done
 speech=()
 for glob in ${SPEECH:-}; do speech+=(--speech "$glob"); done
 set +f
+has_gpu() { "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
 newest() { ls -t "$1"/checkpoints/*.ckpt | head -n 1; }
 listed() { printf '%s,' "$@" | sed 's/,$//'; }
-passes=2 drawn=750 again=1800 callers=() agent=() drill=() train=() short=()
+passes=2 drawn=1500 again=1800 callers=() agent=() drill=() train=() short=()
 if [[ -n "${SHORT:-}" ]]; then
     passes=1 drawn=2 again=6 calls=8 callers=(--each 2 --drawn 1) agent=(--numbers 6 --zips 4 --general 12) drill=(--drill 24)
     train=(debug=tiny) short=(count=1 "conditions=[clean]" read_backs=1 recogniser=tiny naturalness=false)
@@ -54,6 +56,10 @@ if ((stage <= 5)); then
     echo "5/8 the codec's decoder, on the agent's voice"
     s2s train experiment=codec_voice folder="$out/voice" init_from="$out/general" \
         "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy" "${train[@]}"
+    if has_gpu; then
+        s2s train experiment=codec_judges folder="$out/judged" init_from="$(newest "$out/voice")" \
+            "data.files=[$out/agent.parquet]" data.cache="$out/judged.npy" "${train[@]}"
+    fi
 fi
 if ((stage <= 6)); then
     echo "6/8 calls, single turns, speech that is only listened to and calls that are read, as codes and words"
@@ -69,7 +75,7 @@ if ((stage <= 6)); then
     encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
     encode --stage encode "${clips[@]}" --count "$calls" --seed 2
     encode --stage written --count $((2 * calls)) --drawn "$drawn" --seed 4
-    encode --stage written --spoken --count "$calls" --drawn "$drawn" --seed 5
+    encode --stage written --spoken --count $((calls * 2 / 3)) --drawn "$drawn" --seed 5
 fi
 if ((stage <= 7)); then
     echo "7/8 the model: hearing and speaking, then which reply follows from which words, then all of it again"
@@ -79,10 +85,17 @@ if ((stage <= 7)); then
         init_from="$(newest "$out/first")" "data.shards=[$out/written]" "${train[@]}"
     s2s train experiment=support_desk folder="$out/model" codec_from="$out/general" \
         init_from="$(newest "$out/replies")" optim.learning_rate=1e-3 optim.total_steps="$again" "$shards" "${train[@]}"
+    if has_gpu; then
+        s2s train experiment=support_desk_gpu folder="$out/longer" codec_from="$out/general" \
+            init_from="$(newest "$out/model")" "$shards" "${train[@]}"
+    fi
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
-    s2s export "$out/support_desk" --codec "$(newest "$out/voice")" --model "$(newest "$out/model")" \
+    voice="$out/voice" model="$out/model"
+    [[ ! -d "$out/judged" ]] || voice="$out/judged"
+    [[ ! -d "$out/longer" ]] || model="$out/longer"
+    s2s export "$out/support_desk" --codec "$(newest "$voice")" --model "$(newest "$model")" \
         --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
     set -f
     evaluation=("callers=[$(listed ${CLIPS:-} "$out/callers/*.parquet")]" "agent=$out/agent.parquet")
