@@ -47,9 +47,9 @@ def model_card(report: Report) -> str:
             "## Data and licences",
             "Callers: Kokoro-82M and hibari-tts (both Apache-2.0), sentences of our own. The agent's voice: hibari-tts "
             "(Apache-2.0). Also listened to: speechocean762 (its train split; free for commercial use, as its README "
-            "says), LibriSpeech (CC BY 4.0; its words by Whisper-base), Asterisk's voice prompts (CC BY-SA 3.0), noises "
-            "of ESC-10 (CC BY 3.0). Kept for evaluation: eight Kokoro voices, and 5 % of wordings and numbers by a hash. Code "
-            "and weights: Apache-2.0.",
+            "says), LibriSpeech (CC BY 4.0; its words by Whisper-base), Asterisk's voice prompts (CC BY-SA 3.0), "
+            "noises of ESC-10 (CC BY 3.0). Kept for evaluation: eight Kokoro voices, and 5 % of wordings and numbers "
+            "by a hash. Code and weights: Apache-2.0.",
             "## Metrics",
             "Whole calls through the serving step: a caller listens and goes on when the agent has finished. A reply "
             f"is right when a recogniser ({made['recogniser']}) hears the words that are due with at most 20 % errors "

@@ -85,11 +85,15 @@ class Reading:
     def _exchange(self, user_text: Tensor, agent_text: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Other digits for those of rows wanted [B], the same on both sides, where the agent says the caller's alone.
 
-        Returns which rows [B] have others now, and both texts [B, S].
+        Only where nobody answers that: what the agent says to an answer may hang on the digits. Returns which rows [B]
+        have others now, and both texts [B, S].
         """
         user, agent = (self.digit_of[text.clamp(max=len(self.digit_of) - 1)] for text in (user_text, agent_text))
         same = (_in_front(user) == _in_front(agent)).all(dim=1)
-        rows = wanted & same & ((user >= 0).sum(dim=1) >= 3)
+        steps = torch.arange(user.shape[1], device=user.device)
+        read_back = torch.where(agent >= 0, steps, -1).amax(dim=1, keepdim=True)
+        answered = ((user_text < self.stream.vocab_size) & (steps > read_back)).any(dim=1)
+        rows = wanted & same & ~answered & ((user >= 0).sum(dim=1) >= 3)
         others = torch.rand(len(rows), len(DIGIT_WORDS), device=rows.device).argsort(dim=1)
         texts = []
         for text, digits in ((user_text, user), (agent_text, agent)):

@@ -66,6 +66,15 @@ def test_other_digits_are_left_alone(agent: str) -> None:
         assert torch.equal(read.agent_text, track(agent)) and torch.equal(read.user_text, track(" four two four nine"))
 
 
+def test_digits_are_left_alone_where_the_caller_answers_what_was_read_back() -> None:
+    reading = Reading(TOKENIZER, STREAM, share=1.0)
+    user, agent = track(" four two four nine", steps=90), track(" I have four two four nine", steps=90)
+    exchanged = [bool(draw(reading, user, agent).unspoken[0]) for _ in range(20)]
+    assert any(exchanged)
+    user[0, 80] = TOKENIZER.encode(" hello")[0]
+    assert not any(bool(draw(reading, user, agent).unspoken[0]) for _ in range(20))
+
+
 def test_a_tokenizer_of_bytes_exchanges_nothing() -> None:
     reading = Reading(ByteTokenizer(), dialogue_layout(2, 16, 256).stream("user_text"), share=1.0)
     assert not draw(reading, track(" one two three"), track(" one two three")).unspoken.any()
