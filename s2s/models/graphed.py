@@ -15,7 +15,7 @@ from s2s.nn.sampling import Controls
 from s2s.streaming import clone, leaves
 
 _OFTEN = 4  # steps of the same memory, behind which more of them are to be expected
-_MOST = 64  # graphs; an engine has one for each number of rows
+_MOST = 256  # graphs; an engine has one for each number of rows, and that for each of its groups
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class GraphedStep:
         memory = (len(wav), *(leaf.data_ptr() for leaf in (*leaves(state), *vars(controls).values())))
         recorded = self._graphs.get(memory)
         if recorded is None:
+            if len(self._graphs) >= _MOST:
+                return self._step(wav, state, controls)
             count = self._seen[memory] = self._seen.get(memory, 0) + 1
-            if count <= _OFTEN or len(self._graphs) >= _MOST:
+            if count <= _OFTEN:
                 return self._step(wav, state, controls)
             recorded = self._graphs[memory] = self._record(wav, state, controls)
         with torch.inference_mode():
