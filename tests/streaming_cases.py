@@ -15,6 +15,7 @@ from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
 from s2s.models.ahead import Ahead
 from s2s.models.dictated import DictatedStep
 from s2s.models.duplex import DuplexModel
+from s2s.models.graphed import GraphedStep
 from s2s.models.letters import SpellingStep
 from s2s.models.phrased import PhrasedStep
 from s2s.models.scripted import Script, ScriptedStep
@@ -158,6 +159,10 @@ def run_ahead(ahead: Ahead, x: Tensor, state: Any) -> Tensor:
     logits = ahead.decide(following, now, state)
     ahead.follow(logits.argmax(dim=1), state)
     return logits[:, None]
+
+
+def graphed_step() -> GraphedStep:
+    return GraphedStep(tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64))
 
 
 @cache
@@ -322,6 +327,7 @@ CASES = [
     live("duplex step", DuplexStep, lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64)),
     live("duplex step that looks ahead", DuplexStep, lambda: tiny_step(SMALL_SPEC, dtype=torch.float64, ahead=True)),
     live("traced step", TracedStep, traced_step),
+    live("graphed step", GraphedStep, graphed_step),  # as it is on a CPU; its graphs are tested in test_gpu.py
     live(
         "spelling step",
         SpellingStep,

@@ -28,7 +28,7 @@ class _Recorded:
 
 
 class GraphedStep:
-    """A `Step` that gives what its `DuplexStep` gives, on a GPU.
+    """A `Step` that gives what its `DuplexStep` gives, on a GPU with less to launch; on a CPU it is that step.
 
     A graph works on the very memory it was made with, so there is one for each state and its controls, whose addresses
     never change (law 4 of `streaming`). It is made once a state has come a few times, which takes a second; states that
@@ -52,7 +52,7 @@ class GraphedStep:
         memory = (len(wav), *(leaf.data_ptr() for leaf in (*leaves(state), *vars(controls).values())))
         recorded = self._graphs.get(memory)
         if recorded is None:
-            if len(self._graphs) >= _MOST:
+            if not wav.is_cuda or len(self._graphs) >= _MOST:
                 return self._step(wav, state, controls)
             count = self._seen[memory] = self._seen.get(memory, 0) + 1
             if count <= _OFTEN:
