@@ -19,6 +19,7 @@ from s2s.engine.session import Session, SessionConfig
 from s2s.engine.stats import EngineStats, StepTimes
 from s2s.engine.transcript import Transcript
 from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads, on_cpu, run_once
+from s2s.models.graphed import OFTEN
 from s2s.models.step import Step
 from s2s.nn.sampling import Controls
 from s2s.streams import AGENT_TEXT
@@ -31,9 +32,6 @@ PATIENCE_S = 0.4
 
 SPARE_S = 0.003
 """How long before its group's tick a caller's step has to be complete: packets do not come on the dot."""
-
-REHEARSALS = 6
-"""Steps of each number of rows on a GPU before the first call, more than `models.graphed` waits for."""
 
 MAX_PHASES = 8
 """Ticks 5 ms apart, at frames of 40 ms: closer ones could not tell callers apart any more."""
@@ -187,7 +185,7 @@ class Engine:
         self._groups = [_Group(self._new_batch()) for _ in range(phases)]
         if not on_cpu(self._step):
             for group in self._groups:
-                group.batch.rehearse(REHEARSALS)
+                group.batch.rehearse(OFTEN + 1)
         logger.info(
             "up to %d sessions in %d groups, in steps of %s rows",
             rows,

@@ -12,12 +12,13 @@ from s2s.checkpoint import Bundle, Speed
 from s2s.engine.warmup import new_input
 from s2s.evaluation.bandwidth import finish, read_bandwidth, torch_threads
 from s2s.evaluation.statistics import summarise
+from s2s.models.graphed import OFTEN
 from s2s.models.step import DuplexState, DuplexStep, Step
 from s2s.models.traced import Values, controls_of, frozen, live_step, values_of
 from s2s.nn.sampling import Controls
 from s2s.nn.transformer import TransformerConfig
 
-_WARM_UP = 8  # more than what a step takes to make what it makes for memory that comes often
+_WARM_UP = OFTEN + 1  # on a GPU the last of them makes the graph
 _TRIAL_STEPS = 40
 _GAIN = 0.95  # more threads must save at least a twentieth to be worth a core that another call could use
 

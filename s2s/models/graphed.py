@@ -1,6 +1,6 @@
 """The step on a GPU as one CUDA graph: the same operations without the cost of launching each.
 
-A step is a thousand small kernels, and telling a GPU to run them takes longer than running them.
+A step is over a thousand small operations, each of which would have to be launched by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from s2s.models.step import DuplexState, DuplexStep, StepOut
 from s2s.nn.sampling import Controls
 from s2s.streaming import clone, leaves
 
-_OFTEN = 4  # steps of the same memory, behind which more of them are to be expected
+OFTEN = 4
+"""Steps of the same memory, behind which more of them are to be expected."""
+
 _MOST = 256  # graphs; an engine has one for each number of rows, and that for each of its groups
 
 
@@ -55,7 +57,7 @@ class GraphedStep:
             if not wav.is_cuda or len(self._graphs) >= _MOST:
                 return self._step(wav, state, controls)
             count = self._seen[memory] = self._seen.get(memory, 0) + 1
-            if count <= _OFTEN:
+            if count <= OFTEN:
                 return self._step(wav, state, controls)
             recorded = self._graphs[memory] = self._record(wav, state, controls)
         with torch.inference_mode():
