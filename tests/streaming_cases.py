@@ -18,6 +18,7 @@ from s2s.models.duplex import DuplexModel
 from s2s.models.graphed import GraphedStep
 from s2s.models.letters import SpellingStep
 from s2s.models.phrased import PhrasedStep
+from s2s.models.plan import Plan
 from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
 from s2s.models.traced import TracedStep
@@ -157,7 +158,15 @@ def run_ahead(ahead: Ahead, x: Tensor, state: Any) -> Tensor:
     """Logits of both heads [B, 1, 2 * (V + 2)]; returns those that a step would sample from, and takes their best."""
     now, following = x[:, 0].chunk(2, dim=1)
     logits = ahead.decide(following, now, state)
-    ahead.follow(logits.argmax(dim=1), state)
+    ahead.follow(logits.argmax(dim=1), following, state)
+    return logits[:, None]
+
+
+def run_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
+    """What a step thinks, what it would write without a plan and whether it waits [B, 1, D + V + 1]."""
+    hidden, which, silent = x[:, 0].split([plan.width, plan.vocab_size, 1], dim=1)
+    logits = plan.choose(which, state)
+    plan.follow(torch.where(silent[:, 0] > 0, plan.vocab_size, logits.argmax(dim=1)), hidden, state)
     return logits[:, None]
 
 
@@ -317,6 +326,15 @@ CASES = [
         gradient=False,
     ),
     Case(
+        "plan",
+        (Plan,),
+        lambda: stirred(Plan(6, 4, 3, reach=2)).double(),
+        vectors(11),
+        run=run_plan,
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
         "duplex model",
         (DuplexModel,),
         lambda: tiny_model(LAYOUT).double(),
@@ -326,6 +344,11 @@ CASES = [
     ),
     live("duplex step", DuplexStep, lambda: tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64)),
     live("duplex step that looks ahead", DuplexStep, lambda: tiny_step(SMALL_SPEC, dtype=torch.float64, ahead=True)),
+    live(
+        "duplex step that plans",
+        DuplexStep,
+        lambda: tiny_step(SMALL_SPEC, dtype=torch.float64, ahead=True, plan_tokens=3),
+    ),
     live("traced step", TracedStep, traced_step),
     live("graphed step", GraphedStep, graphed_step),  # as it is on a CPU; its graphs are tested in test_gpu.py
     live(

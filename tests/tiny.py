@@ -85,6 +85,7 @@ def tiny_model_config(
     per_step_weights: bool = False,
     spelling_layer: int = 0,
     ahead: bool = False,
+    plan_tokens: int = 0,
 ) -> DuplexConfig:
     return DuplexConfig(
         layout=layout or tiny_layout(),
@@ -95,6 +96,7 @@ def tiny_model_config(
         code_width=6,
         spelling_layer=spelling_layer,
         ahead=ahead,
+        plan_tokens=plan_tokens,
     )
 
 
@@ -105,10 +107,12 @@ def tiny_model(
     seed: int = 0,
     spelling_layer: int = 0,
     ahead: bool = False,
+    plan_tokens: int = 0,
 ) -> DuplexModel:
     """The duplex model with a few thousand random weights."""
     torch.manual_seed(seed)
-    return stirred(DuplexModel(tiny_model_config(layout, window, per_step_weights, spelling_layer, ahead)), seed)
+    config = tiny_model_config(layout, window, per_step_weights, spelling_layer, ahead, plan_tokens)
+    return stirred(DuplexModel(config), seed)
 
 
 def tiny_step(
@@ -118,10 +122,13 @@ def tiny_step(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     ahead: bool = False,
+    plan_tokens: int = 0,
 ) -> DuplexStep:
     """A whole step, wav to wav."""
     codec = tiny_codec(spec, seed).to(dtype)
-    return DuplexStep(codec, tiny_model(tiny_layout(spec, acoustic_delay), window, seed=seed, ahead=ahead).to(dtype))
+    layout = tiny_layout(spec, acoustic_delay)
+    model = tiny_model(layout, window, seed=seed, ahead=ahead, plan_tokens=plan_tokens)
+    return DuplexStep(codec, model.to(dtype))
 
 
 def same_controls(rows: int, temperature: float = 0.0, top_k: int = 0, seed: int = 7) -> Controls:

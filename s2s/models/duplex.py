@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.models.depth import DepthConfig, DepthTransformer
+from s2s.models.plan import Plan
 from s2s.models.spelling import LETTERS, Spelling
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 from s2s.streams import AGENT_TEXT, USER_TEXT, Stream, StreamLayout, dialogue_layout
@@ -25,7 +26,8 @@ class DuplexConfig:
     training and often wrong in a call is better not believed. Those named in `untimed` are learned without times, so
     that a token which is written in several steps on end counts once; what has no times cannot be read back.
     With `ahead` a second head of the agent's text says which token comes next, whenever that may be: what is said and
-    when are two questions then, see `models.step`.
+    when are two questions then, see `models.step`. The first `plan_tokens` tokens of a reply are then known in the
+    step of the first one, see `models.plan` (0: none).
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -38,6 +40,7 @@ class DuplexConfig:
     unread: tuple[str, ...] = ()
     untimed: tuple[str, ...] = ()
     ahead: bool = False
+    plan_tokens: int = 0
 
     def __post_init__(self) -> None:
         layers = self.backbone.num_layers
@@ -51,6 +54,8 @@ class DuplexConfig:
             raise ValueError(f"unread is {list(self.unread)}, allowed are {texts}")
         if not set(self.untimed) <= set(self.unread):
             raise ValueError(f"untimed is {list(self.untimed)}, allowed is what is unread: {list(self.unread)}")
+        if self.plan_tokens not in (0, *range(2, 17)) or (self.plan_tokens and not self.ahead):
+            raise ValueError(f"plan_tokens is {self.plan_tokens}, allowed is 0, and with ahead 2 to 16")
         if self.ahead and AGENT_TEXT not in set(texts) - set(self.untimed):
             raise ValueError(f"ahead needs a stream {AGENT_TEXT!r} with times, the texts are {texts}")
 
@@ -106,6 +111,9 @@ class DuplexModel(nn.Module):
         if config.ahead:
             self.ahead = nn.Linear(width, config.layout.stream(AGENT_TEXT).table_size, bias=False)
             self.look_ahead()
+        self.plan: Plan | None = None
+        if config.plan_tokens:
+            self.plan = Plan(width, config.layout.stream(AGENT_TEXT).vocab_size, config.plan_tokens)
         self.backbone = Transformer(config.backbone)
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None

@@ -92,7 +92,7 @@ class DuplexStep:
         self.ring = TokenRing(model.layout)
         self.ahead: Ahead | None = None
         if model.ahead is not None:
-            self.ahead = Ahead(model.ahead, model.layout.stream(AGENT_TEXT).vocab_size)
+            self.ahead = Ahead(model.ahead, model.layout.stream(AGENT_TEXT).vocab_size, model.plan)
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
         self.silence = silence_codes(codec) if silence is None else silence
 
@@ -134,7 +134,7 @@ class DuplexStep:
         said = self.say_text(hidden, state, controls, draws)
         said[self.audio_stream.name] = self.say_audio(hidden, state, controls, draws)
         if self.ahead is not None and state.ahead is not None:
-            self.ahead.follow(said[AGENT_TEXT][:, 0], state.ahead)
+            self.ahead.follow(said[AGENT_TEXT][:, 0], hidden, state.ahead)
         return said
 
     def think(self, inputs: Tensor, state: DuplexState) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REACH = 16
-"""Steps: as long as a pause between two sentences of one reply. A token further away belongs to another reply."""
+from s2s.models.plan import REACH
+
 EVE = 5
 """Steps before a token in which it is asked for as well."""
 EVE_WEIGHT = 0.3

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from s2s.config import to_dict
 from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.models.plan import Plan
 from s2s.models.spelling import Spelling
 from s2s.streams import AGENT_TEXT, USER_TEXT, build_grid, model_inputs
 from s2s.text import Tokenizer
-from s2s.train.ahead import next_tokens
+from s2s.train.ahead import EVE, next_tokens
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
+from s2s.train.plan import beginnings
 from s2s.train.reading import Reading, ReadRows
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
@@ -41,7 +43,8 @@ class DuplexTrainConfig:
     of the agent's text is left out there, and its sound has only this text to follow. Without such rows the two agree
     in all of training, and what is said need not be what is written. In half of them, where the codec's silence is
     known, nobody calls at all, as in `s2s speak`.
-    `ahead_weight` is that of the agent's next token, for models that look `ahead`, see `train.ahead`.
+    `ahead_weight` is that of the agent's next token, for models that look `ahead`, see `train.ahead`; `plan_weight` is
+    that of how its replies begin, for models that plan, see `train.plan`.
     `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
     spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
     With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
@@ -74,6 +77,7 @@ class DuplexTrainConfig:
     spelling_weight: float = 0.5
     wording_weight: float = 0.5
     ahead_weight: float = 1.0
+    plan_weight: float = 1.0
     read_share: float = 0.0
     dictated_share: float = 0.0
     replies_only: bool = False
@@ -108,7 +112,8 @@ class DuplexModule(pl.LightningModule):
             raise ValueError("replies_only needs model.wording_layer, the layers behind which are trained")
         self.requires_grad_(False)
         layers = model.backbone.layers[model.config.wording_layer :]
-        for part in (layers, model.backbone.norm, model.wording.back, model.text_heads[AGENT_TEXT], model.ahead):
+        heads = (model.text_heads[AGENT_TEXT], model.ahead, model.plan)
+        for part in (layers, model.backbone.norm, model.wording.back, *heads):
             if part is not None:
                 part.requires_grad_(True)
 
@@ -179,15 +184,30 @@ class DuplexModule(pl.LightningModule):
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
         if self.model.ahead is not None:
-            text = layout.stream(AGENT_TEXT)
-            target, weight = next_tokens(grid[:, layout.rows(AGENT_TEXT).start], text.vocab_size, valid)
+            vocab_size, written = layout.stream(AGENT_TEXT).vocab_size, grid[:, layout.rows(AGENT_TEXT).start]
+            target, weight = next_tokens(written, vocab_size, valid)
             loss, _ = weighted_cross_entropy(self.model.ahead(hidden), target, weight * ~dictated[:, None])
             parts["ahead"] = c.ahead_weight * loss
+            if self.model.plan is not None:
+                parts["plan"] = c.plan_weight * self._plan_loss(
+                    self.model.plan, hidden, written, valid & ~dictated[:, None]
+                )
         if c.replies_only:
             self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
         else:
             parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
         return parts
+
+    def _plan_loss(self, plan: Plan, hidden: Tensor, written: Tensor, valid: Tensor) -> Tensor:
+        """That of how replies begin: hidden [B, S, D], tokens `written` [B, S], steps that are `valid` [B, S]."""
+        begun = beginnings(written, plan.vocab_size, valid, plan.num_tokens - 1)
+        asked = begun.steps
+        if self.training:  # a call decides a little earlier or later than the recording that is learned from
+            asked = (asked - torch.randint_like(asked, EVE + 1)).clamp(min=0)
+        hidden = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
+        said = torch.arange(1, plan.num_tokens, device=hidden.device).expand_as(begun.tokens)
+        logits = plan(hidden[:, :, None].expand(-1, -1, plan.num_tokens - 1, -1), said, begun.last)
+        return weighted_cross_entropy(logits, begun.tokens, begun.known.float())[0]
 
     def _inner_losses(
         self, pieces: list[Tensor], tokens: list[Tensor], text: Tensor, read: ReadRows | None, lengths: Tensor

@@ -215,7 +215,7 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     own = module.model.state_dict()
     new_wording = "wording.back.weight" in own and "wording.back.weight" not in weights
     new_ahead = "ahead.weight" in own and "ahead.weight" not in weights
-    for part in ("depth.", "spelling.", "wording.", "ahead."):
+    for part in ("depth.", "spelling.", "wording.", "ahead.", "plan."):
         weights = _with_own(weights, own, part, path)
     for name in own.keys() - weights.keys():
         if name.startswith("backbone.layers."):

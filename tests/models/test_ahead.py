@@ -22,7 +22,7 @@ def decided(ahead: Ahead, state: object, favourite: int, due: bool) -> int:
     hidden = torch.nn.functional.one_hot(torch.tensor([favourite]), VOCAB + 2).float()
     logits = torch.tensor([[5.0 if due else 0.0, 1.0, 1.0, 3.0, 0.0]])
     ids = ahead.decide(hidden, logits, state).argmax(dim=1)  # type: ignore[arg-type]
-    ahead.follow(ids, state)  # type: ignore[arg-type]
+    ahead.follow(ids, hidden, state)  # type: ignore[arg-type]
     return int(ids)
 
 

@@ -1,0 +1,67 @@
+"""How a reply begins: its first tokens, all known in the step of the first one, see `train.plan` for why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+REACH = 16
+"""Steps: as long as a pause between two sentences of one reply. A token further away belongs to another reply."""
+
+
+@dataclass
+class PlanState:
+    """hidden of the step that began the reply [B, D]; said: how many of its tokens are written, up to as many as are
+    planned, 0 before the first reply [B]; last: the latest of them [B]; idle: steps since it [B].
+    """
+
+    hidden: Tensor
+    said: Tensor
+    last: Tensor
+    idle: Tensor
+
+
+class Plan(nn.Module):
+    """Which token a reply goes on with, from the step in which it began and the token before, up to `num_tokens`."""
+
+    def __init__(self, width: int, vocab_size: int, num_tokens: int, reach: int = REACH):
+        super().__init__()
+        self.width, self.vocab_size, self.num_tokens, self.reach = width, vocab_size, num_tokens, reach
+        inner = 2 * width
+        self.begun = nn.Linear(width, inner, bias=False)
+        self.place = nn.Embedding(num_tokens, inner)
+        self.last = nn.Embedding(vocab_size, inner)
+        self.out = nn.Linear(inner, vocab_size, bias=False)
+        nn.init.normal_(self.place.weight, std=0.5)
+        nn.init.normal_(self.last.weight, std=0.5)
+        nn.init.normal_(self.out.weight, std=0.02)
+
+    def forward(self, hidden: Tensor, said: Tensor, last: Tensor) -> Tensor:
+        """hidden [..., D] of the step of the first token, `said` [...] tokens of the reply, the `last` of them [...]
+        -> logits [..., V] of the next."""
+        return self.out(F.gelu(self.begun(hidden) + self.place(said) + self.last(last)))
+
+    def init_state(self, rows: int) -> PlanState:
+        like = self.out.weight
+        hidden = torch.zeros(rows, self.width, dtype=like.dtype, device=like.device)
+        said, last, idle = torch.zeros(3, rows, dtype=torch.long, device=like.device).unbind(0)
+        return PlanState(hidden, said, last, idle)
+
+    def choose(self, which: Tensor, state: PlanState) -> Tensor:
+        """Logits [B, V] of the next token, whenever it is due, with those of rows that have a plan replaced by it."""
+        planned = self(state.hidden, state.said.clamp(max=self.num_tokens - 1), state.last)
+        has_one = (state.said > 0) & (state.said < self.num_tokens) & (state.idle < self.reach)
+        return torch.where(has_one[:, None], planned.to(which.dtype), which)
+
+    def follow(self, ids: Tensor, hidden: Tensor, state: PlanState) -> None:
+        """Take note of what was written in a step, ids [B], and of the step itself, hidden [B, D]."""
+        writes = ids < self.vocab_size
+        begins = writes & (state.idle >= self.reach)
+        state.hidden.copy_(torch.where(begins[:, None], hidden, state.hidden))
+        goes_on = writes & (state.said > 0) & (state.said < self.num_tokens)
+        state.said.copy_(torch.where(begins, 1, state.said + goes_on))
+        state.last.copy_(torch.where(writes, ids, state.last))
+        state.idle.copy_(torch.where(writes, 0, state.idle + 1))
