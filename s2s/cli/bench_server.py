@@ -100,7 +100,12 @@ def main(argument: str) -> None:
     server = create_server(engine, config, "127.0.0.1", 0)
 
     def ready() -> None:
-        told = {"port": server.address[1], "threads": engine.stats.threads, "buckets": engine.stats.buckets} | facts
+        told = {
+            "port": server.address[1],
+            "threads": engine.stats.threads,
+            "buckets": engine.stats.buckets,
+            "phases": engine.stats.phases,
+        } | facts
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads it any more, and a full pipe would stop us

@@ -31,7 +31,9 @@ def serve(
     speed: Annotated[str | None, typer.Option(help="exact, traced or int8. Default: the model's.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads inside a step. Default: measured at start.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
-    phases: Annotated[int, typer.Option(help="Groups of calls, each with ticks between those of the others.")] = 1,
+    phases: Annotated[
+        int | None, typer.Option(help="Groups of calls, ticking one between the others. Default: measured at start.")
+    ] = None,
     max_call: Annotated[float | None, typer.Option(help="Seconds a call may last. Default: no limit.")] = None,
     max_per_client: Annotated[
         int | None, typer.Option(help="Calls of one token or address. Default: no limit.")

@@ -18,7 +18,7 @@ from s2s.engine.grid import Grid
 from s2s.engine.session import Session, SessionConfig
 from s2s.engine.stats import EngineStats, StepTimes
 from s2s.engine.transcript import Transcript
-from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads, on_cpu, run_once
+from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_groups, measure_threads, on_cpu, run_once
 from s2s.models.graphed import OFTEN
 from s2s.models.step import Step
 from s2s.nn.sampling import Controls
@@ -36,6 +36,9 @@ SPARE_S = 0.003
 MAX_PHASES = 8
 """Ticks 5 ms apart, at frames of 40 ms: closer ones could not tell callers apart any more."""
 
+TOTAL_SHARE = 0.7
+"""How much of a frame the steps of all groups may take together where an engine chooses how many there are."""
+
 
 class EngineFull(RuntimeError):
     """No further session can be opened now."""
@@ -49,7 +52,7 @@ class EngineConfig:
     ticks when told and waits. max_buffered_s, max_unread_s: how much input and output of a session may wait.
     threads: of a live engine's steps; None: measured. exact: a caller's output is the same to the last bit whoever else
     calls (CPU). max_late_ticks: how many overdue ticks are made up for. phases: into how many groups a live engine
-    parts its sessions, each with ticks of its own between those of the others.
+    parts its sessions, each with ticks of its own between those of the others; None: measured.
     """
 
     max_sessions: int = 8
@@ -59,7 +62,7 @@ class EngineConfig:
     threads: int | None = None
     exact: bool = True
     max_late_ticks: int = 5
-    phases: int = 1
+    phases: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_sessions < 1:
@@ -74,8 +77,8 @@ class EngineConfig:
             raise ValueError(f"threads is {self.threads}, allowed is 1 and above, or none to measure")
         if self.max_late_ticks < 0:
             raise ValueError(f"max_late_ticks is {self.max_late_ticks}, allowed is 0 and above")
-        if not 1 <= self.phases <= MAX_PHASES:
-            raise ValueError(f"phases is {self.phases}, allowed are 1 to {MAX_PHASES}")
+        if self.phases is not None and not 1 <= self.phases <= MAX_PHASES:
+            raise ValueError(f"phases is {self.phases}, allowed are 1 to {MAX_PHASES}, or none to measure")
 
 
 @dataclass
@@ -181,8 +184,7 @@ class Engine:
             self._buckets = agreeing_sizes(self._step, rows)
         for size in self._buckets or (1,):
             run_once(self._step, size)
-        phases = self.config.phases if self.config.clock == "live" else 1
-        self._groups = [_Group(self._new_batch()) for _ in range(phases)]
+        self._groups = [_Group(self._new_batch()) for _ in range(self._num_groups())]
         if not on_cpu(self._step):
             for group in self._groups:
                 group.batch.rehearse(OFTEN + 1)
@@ -193,6 +195,14 @@ class Engine:
             self._buckets or "one by one, 1",
         )
         self._warm.set()
+
+    def _num_groups(self) -> int:
+        if self.config.clock == "virtual":
+            return 1
+        if self.config.phases is not None:
+            return self.config.phases
+        most_s = TOTAL_SHARE * self.step_size / self.sample_rate
+        return measure_groups(self._step, self.config.max_sessions, self._buckets, MAX_PHASES, most_s)
 
     def _new_batch(self) -> Batch:
         return Batch(self._step, self.config.max_sessions, self._buckets)
@@ -270,7 +280,7 @@ class Engine:
             if self._stopping.wait(max(0.0, grid.due_s - time.monotonic())):
                 return
             try:
-                self._tick(group)
+                self._tick(group, grid.due_s)
             except Exception as error:  # no caller may take the others along, not even by a mistake of ours
                 logger.exception("a tick failed")
                 self._end_all("failed", repr(error))
@@ -282,14 +292,15 @@ class Engine:
                 for seat in group.seats:
                     seat.session.fell_behind(left_out)
 
-    def _tick(self, group: _Group) -> None:
+    def _tick(self, group: _Group, due_s: float | None = None) -> None:
         start_s = time.monotonic()
         self._change_seats(group, start_s)
         wait = self.config.clock == "virtual"
         inputs = [seat.session.next_step(wait) for seat in group.seats]
         if inputs:
             self._deliver(group, group.batch.run(inputs))
-            self._times.add(1000 * (time.monotonic() - start_s))
+            # A step that has to wait for another group's takes the longer: what counts is when its callers hear it.
+            self._times.add(1000 * (time.monotonic() - (start_s if due_s is None else due_s)))
         self._ticks += 1
         self._last_tick_s = time.monotonic()
 

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 _PROBE_STEPS = 3
 _MOST_PADDED = 16  # rows up to which a small engine is filled up to find numbers that agree
 _TIMED_STEPS = 10
-_WORTH = 0.9  # another thread has to save a tenth
+_GROUPS_WORTH, _GROUPS_WORTH_S = 1.15, 2e-3  # what the steps of several groups may take of the one of a single group
+_WORTH, _WORTH_S = 0.9, 0.5e-3  # another thread has to save a tenth, and more than it costs to keep it awake
 
 
 def bucket_sizes(max_rows: int) -> tuple[int, ...]:
@@ -60,11 +61,32 @@ def measure_threads(step: Step, num_rows: int, most: int) -> int:
         times[count] = _median_step_s(step, num_rows)
     best = 1
     for count in times:
-        if times[count] < _WORTH * times[best]:
+        if times[count] < min(_WORTH * times[best], times[best] - _WORTH_S):
             best = count
     torch.set_num_threads(best)
     timed = ", ".join(f"{count}: {seconds * 1000:.1f} ms" for count, seconds in times.items())
     logger.info("%d threads for a step of %d rows (%s)", best, num_rows, timed)
+    return best
+
+
+def measure_groups(step: Step, num_rows: int, buckets: Sequence[int], most: int, most_s: float) -> int:
+    """Into how many groups, 1, 2, 4 and so on up to `most`, rows are parted that are stepped one group after the other.
+
+    As many as possible: the more there are, the sooner after a caller's packets the next tick is. But steps of fewer
+    rows must not take much longer together than one of all, and no longer than `most_s`.
+
+    Args: buckets: the numbers of rows that are run; none: every row is run by itself.
+    """
+    best, alone_s = 1, 0.0
+    for count in (1 << i for i in range(most.bit_length())):
+        rows = -(-num_rows // count)
+        size = next((size for size in buckets if size >= rows), 1)
+        total_s = count * _median_step_s(step, size) * (1 if buckets else rows)
+        alone_s = alone_s or total_s
+        if count > 1 and total_s > min(most_s, _GROUPS_WORTH * alone_s + _GROUPS_WORTH_S):
+            break
+        best = count
+    logger.info("%d groups for %d rows (one: %.1f ms)", best, num_rows, 1000 * alone_s)
     return best
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -17,6 +18,11 @@ from s2s.gateway.protocols import LimitedConfig
 from s2s.gateway.server import Gateway, ServerConfig, create_app
 
 logger = logging.getLogger(__name__)
+
+
+SWITCH_S = 0.5e-3
+"""How long the engine's thread and that of the sockets leave each other waiting for the interpreter. With Python's own
+5 ms a step that comes back from its products would wait for as long as half of it takes."""
 
 
 def check_exposure(host: str, token: str | None, insecure: bool) -> None:
@@ -60,6 +66,7 @@ class GatewayServer(uvicorn.Server):
         return host, port
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        sys.setswitchinterval(SWITCH_S)
         await super().serve(sockets or [self._socket])
 
     def drain(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_threads
+from s2s.engine.warmup import agreeing_sizes, bucket_sizes, measure_groups, measure_threads
 from s2s.models.step import EchoStep
 from tests.engine.fakes import SumStep
 
@@ -63,3 +63,33 @@ def test_threads_are_those_that_were_fastest(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("s2s.engine.warmup._median_step_s", lambda step, rows: times[chosen[-1]])
     assert measure_threads(EchoStep(), 8, most=6) == 4
     assert chosen == [1, 2, 4, 6, 4]
+
+
+def test_a_thread_that_saves_next_to_nothing_is_not_kept_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr("s2s.engine.warmup._median_step_s", lambda step, rows: 4e-4 / chosen[-1])
+    assert measure_threads(EchoStep(), 8, most=4) == 1
+
+
+@pytest.mark.parametrize(
+    ("base_ms", "row_ms", "most_ms", "groups"),
+    [
+        (0.0, 1.0, 28.0, 8),  # rows alone cost something: any number of groups takes as long
+        (0.5, 0.9, 28.0, 8),
+        (2.0, 1.0, 28.0, 2),  # 18 ms for one group, 20 for two, 24 for four
+        (2.0, 1.0, 19.0, 1),
+        (20.0, 0.1, 100.0, 1),  # what a graphics card costs
+    ],
+)
+def test_there_are_as_many_groups_as_cost_little(
+    monkeypatch: pytest.MonkeyPatch, base_ms: float, row_ms: float, most_ms: float, groups: int
+) -> None:
+    monkeypatch.setattr("s2s.engine.warmup._median_step_s", lambda step, rows: (base_ms + row_ms * rows) / 1000)
+    assert measure_groups(EchoStep(), 16, bucket_sizes(16), 8, most_ms / 1000) == groups
+
+
+def test_rows_that_are_run_one_by_one_can_be_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s2s.engine.warmup._median_step_s", lambda step, rows: 0.002 if rows == 1 else 1.0)
+    assert measure_groups(EchoStep(), 8, (), 8, 0.028) == 8
+    assert measure_groups(EchoStep(), 9, (), 8, 0.028) == 2
