@@ -144,8 +144,8 @@ def _nearest(x: Tensor, codebook: Tensor, half_norms: Tensor) -> Tensor:
     """The entry of [V, D] closest to each vector of [..., D] -> [...]."""
     # The squared length of x is the same for every entry, so it is left out. bf16 could not tell neighbours apart.
     with torch.autocast(x.device.type, enabled=False):
-        scores = at_least_float32(x) @ codebook.T - half_norms
-        return scores.argmax(dim=-1)
+        scores = torch.addmm(half_norms, at_least_float32(x).flatten(0, -2), codebook.T, beta=-1)
+        return scores.argmax(dim=-1).view(x.shape[:-1])
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -145,13 +145,24 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = CausalConv1d(channels, channels, kernel_size, dilation=dilation, groups=channels)
         self.norm = nn.LayerNorm(channels)
-        self.expand = nn.Linear(channels, hidden)
-        self.contract = nn.Linear(hidden, channels)
-        self.scale = nn.Parameter(torch.full((channels,), scale))
+        self.expand: nn.Linear | PackedLinear = nn.Linear(channels, hidden)
+        self.contract: nn.Linear | PackedLinear = nn.Linear(hidden, channels)
+        self.scale: Tensor | None = nn.Parameter(torch.full((channels,), scale))
 
     def init_state(self, rows: int) -> ConvState:
         return self.depthwise.init_state(rows)
 
     def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
-        y = self.norm(self.depthwise(x, state))
-        return x + self.scale * self.contract(F.gelu(self.expand(y)))
+        y = self.contract(F.gelu(self.expand(self.norm(self.depthwise(x, state)))))
+        return x + (y if self.scale is None else self.scale * y)
+
+    def for_live(self, int8: bool) -> ConvNeXtBlock:
+        module = copy.deepcopy(self)
+        module.depthwise = self.depthwise.for_live(int8)
+        if int8 and self.scale is not None:
+            # Scaled rows are rounded to the same 8 bits.
+            module.expand = PackedLinear(self.expand.weight.detach(), self.expand.bias)
+            weight, bias, scale = self.contract.weight.detach(), self.contract.bias, self.scale.detach()
+            module.contract = PackedLinear(weight * scale[:, None], None if bias is None else bias.detach() * scale)
+            module.scale = None
+        return module

@@ -7,6 +7,7 @@ import torch
 
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
 from tests.tiny import stirred
+from tests.tiny import stirred
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 3), (2, 1), (3, 2)])
@@ -42,6 +43,22 @@ def test_convnext_with_scale_zero_is_the_identity() -> None:
     x = torch.randn(2, 6, 4)
     assert torch.equal(block(x), x)
     assert not torch.equal(ConvNeXtBlock(4, 8)(x), x)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_convnext_for_live_use_is_what_it_was(rows: int) -> None:
+    block = stirred(ConvNeXtBlock(16, 64, kernel_size=3))
+    assert block.scale is not None
+    with torch.no_grad():
+        block.scale.copy_(torch.linspace(-0.5, 0.5, 16))
+    x = torch.randn(rows, 5, 16)
+    state, live_state = block.init_state(rows), block.init_state(rows)
+    exact, packed = block.for_live(int8=False), block.for_live(int8=True)
+    assert exact.scale is not None and packed.scale is None
+    assert torch.equal(exact(x, state), block(x))
+    said, expected = packed(x, live_state), block(x)
+    assert not torch.equal(said, expected)
+    assert (said - expected).norm() < 0.02 * (expected - x).norm()
 
 
 def test_wrong_sizes_are_refused() -> None:
