@@ -7,7 +7,6 @@ import torch
 
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
 from tests.tiny import stirred
-from tests.tiny import stirred
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 3), (2, 1), (3, 2)])
