@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from s2s.models.plan import REACH
 from s2s.text import ByteTokenizer
-from s2s.train.ahead import EVE, EVE_WEIGHT, OPEN_TOKENS, OPEN_WEIGHT, REACH, next_tokens
+from s2s.train.ahead import EVE, EVE_WEIGHT, OPEN_TOKENS, OPEN_WEIGHT, next_tokens
 from s2s.train.module import DuplexModule, DuplexTrainConfig
 from tests.tiny import random_tracks, tiny_layout, tiny_model
 
