@@ -16,8 +16,9 @@ class EngineStats:
 
     sessions: open now. free: how many more may open. ticks: of all groups, those with nothing to run too.
     deadline_misses: ticks that ended after the next one was due. left_out: ticks never made up for.
-    step_ms: the latest times of a whole tick with sessions; step_ms_counts: how many ever took up to each of
-    `BOUNDS_MS` (cumulative); step_ms_sum: their sum. last_tick_s: monotonic time of the last tick, 0 before the first.
+    step_ms: the latest times of a whole tick with sessions, live ones from when they were due; step_ms_counts: how
+    many ever took up to each of `BOUNDS_MS` (cumulative); step_ms_sum: their sum. last_tick_s: monotonic time of the
+    last tick, 0 before the first.
     phases: groups of sessions with own ticks. opened, refusals, failures, underruns: since the engine was made.
     """
 

@@ -114,4 +114,6 @@ class _EngineCollector(Collector):
         bounds = ["+Inf" if bound == float("inf") else str(bound / 1000) for bound in BOUNDS_MS]
         buckets = list(zip(bounds, map(float, stats.step_ms_counts), strict=True))
         total = stats.step_ms_sum / 1000
-        yield HistogramMetricFamily("s2s_step_seconds", "A tick with sessions.", buckets=buckets, sum_value=total)
+        yield HistogramMetricFamily(
+            "s2s_step_seconds", "A tick with sessions, from when it was due.", buckets=buckets, sum_value=total
+        )

@@ -21,6 +21,17 @@ OPEN_TOKENS, OPEN_WEIGHT = 4, 3.0
 """The first tokens of a reply decide which one it is; those behind them mostly follow."""
 
 
+def neighbours(said: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each step of `said` [B, S] bool: the next one that is true, it may be itself, S where there is none; and the
+    last one before it, -S where there is none; both [B, S]."""
+    size = said.shape[-1]
+    steps = torch.arange(size, device=said.device).expand_as(said)
+    following = torch.where(said, steps, size).flip(-1).cummin(-1).values.flip(-1)
+    before = torch.where(said, steps, -size).cummax(-1).values.roll(1, -1)
+    before[:, 0] = -size
+    return following, before
+
+
 def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Which token each step is asked for, and what the answer counts.
 
@@ -36,9 +47,7 @@ def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor,
     size = target.shape[-1]
     steps = torch.arange(size, device=target.device).expand_as(target)
     said = (target < vocab_size) & valid
-    following = torch.where(said, steps, size).flip(-1).cummin(-1).values.flip(-1)
-    before = torch.where(said, steps, -size).cummax(-1).values.roll(1, -1)
-    before[:, 0] = -size
+    following, before = neighbours(said)
     ahead, since = following - steps, steps - before
     decisive = (since == 1) & (ahead <= REACH) | (ahead == 0) & (since > REACH + 1)
     weight = torch.where(decisive, 1.0, EVE_WEIGHT * (ahead <= EVE)) * (following < size)

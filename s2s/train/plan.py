@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from s2s.models.plan import REACH
+from s2s.train.ahead import neighbours
 
 
 @dataclass
@@ -41,16 +43,14 @@ def beginnings(target: Tensor, vocab_size: int, valid: Tensor, num: int) -> Plan
     size = target.shape[-1]
     steps = torch.arange(size, device=target.device).expand_as(target)
     said = (target < vocab_size) & valid
-    following = torch.where(said, steps, size).flip(-1).cummin(-1).values.flip(-1)
-    following = torch.cat([following, following.new_full((len(target), 2), size)], dim=1)
-    before = torch.where(said, steps, -size).cummax(-1).values.roll(1, -1)
-    before[:, 0] = -size
+    following, before = neighbours(said)
+    following = F.pad(following, (0, 2), value=size)
     begins = said & (steps - before > REACH)
     # Of a size that is known beforehand, so that a GPU is not waited for; what is no beginning comes last.
     most = size // (REACH + 1) + 1
     first = torch.where(begins, steps, size).sort(dim=-1).values[:, :most]
     last, tokens, known, at = list[Tensor](), list[Tensor](), list[Tensor](), first
-    padded = torch.cat([target, target.new_zeros(len(target), 2)], dim=1)
+    padded = F.pad(target, (0, 2))
     for _ in range(num):
         there = following.gather(1, (at + 1).clamp(max=size))
         last.append(padded.gather(1, at))
