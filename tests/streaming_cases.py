@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.cpu import _is_vnni_supported
 
 from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
@@ -23,7 +24,7 @@ from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
 from s2s.models.traced import TracedStep
 from s2s.nn.attention import Attention
-from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
+from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock, ConvNeXtBlocks
 from s2s.nn.transformer import Transformer, TransformerConfig
 from s2s.phrases import Graph
 from s2s.streaming import State
@@ -141,6 +142,18 @@ def run_step(step: Any, wav: Tensor, state: State | None, temperature: float = 0
     return torch.cat([out.wav[:, 0], *(ids[:, None].to(out.wav.dtype) for ids in out.text.values())], dim=1)[..., None]
 
 
+def compiled(module: Any) -> Any:
+    """The module on kernels, which know float32 alone: their rounding is the same in every arrangement."""
+    from s2s.models.compiled import COMPILED
+
+    return COMPILED[type(module)](stirred(module).eval())
+
+
+def run_compiled(module: Any, x: Tensor, state: State | None) -> Tensor:
+    out: Tensor = module(x.float(), module.init_state(len(x)) if state is None else state)
+    return out.double()
+
+
 RING_LAYOUT = StreamLayout(
     (Stream("in", 9, (0, 2), "hear"), Stream("text", 5, (0,), "speak"), Stream("out", 7, (0, 3, 1), "speak"))
 )
@@ -219,6 +232,12 @@ CASES = [
     conv_transpose(4, 2),
     conv_transpose(3, 3),
     conv_transpose(11, 3, groups=2),
+    Case(
+        "ConvNeXt blocks",
+        (ConvNeXtBlocks,),
+        lambda: double(ConvNeXtBlocks(2, 5, 9, 4)),
+        vectors(5),
+    ),
     Case(
         "convnext block",
         (ConvNeXtBlock,),
@@ -369,3 +388,25 @@ CASES = [
     live("echo step", EchoStep, lambda: EchoStep(SIZE, SMALL_SPEC.sample_rate)),
     live("scripted step", ScriptedStep, scripted_step),
 ]
+if _is_vnni_supported():
+    from s2s.models.compiled import CompiledBlocks, CompiledTransformer
+
+    CASES += [
+        Case(
+            "compiled transformer",
+            (CompiledTransformer,),
+            lambda: compiled(Transformer(TransformerConfig(16, 2, 4, 2, hidden=24, window=6))),
+            vectors(16),
+            run_compiled,
+            ticks=True,
+            gradient=False,
+        ),
+        Case(
+            "compiled blocks",
+            (CompiledBlocks,),
+            lambda: compiled(ConvNeXtBlocks(2, 12, 20, 4)),
+            vectors(12),
+            run_compiled,
+            gradient=False,
+        ),
+    ]

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "s2s"
 
 LAYERS = (
-    ("config", "streaming", "text", "weights", "audio"),
+    ("config", "streaming", "text", "weights", "audio", "kernels"),
     ("nn", "phrases"),
     ("codec", "streams"),
     ("models",),
@@ -28,6 +28,7 @@ EVERYWHERE = {"torch", "numpy", "einops"}
 THIRD_PARTIES = {
     "streaming": {"safetensors"},
     "text": {"tokenizers"},
+    "kernels": {"numba", "llvmlite"},
     "weights": {"safetensors"},
     "audio": {"torchaudio", "soundfile", "soxr"},
     "audio.card": {"sounddevice"},

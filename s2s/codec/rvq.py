@@ -59,9 +59,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of entries: codes [B, k, T], any first k levels -> vectors [B, T, D]."""
-        levels, size = codes.shape[1], self.codebooks.shape[1]
-        offsets = torch.arange(0, levels * size, size, device=codes.device)
-        return F.embedding(codes.transpose(1, 2) + offsets, self.codebooks.flatten(0, 1)).sum(dim=2)
+        return embed(codes, self.codebooks)
 
     def for_live(self, int8: bool) -> ResidualVectorQuantizer:
         """The same with what follows from the codebooks computed once; they must not change any more."""
@@ -133,6 +131,13 @@ def _rows_of_first_rank(x: Tensor) -> int:
     if dist.is_available() and dist.is_initialized():
         dist.broadcast(rows, 0)
     return int(rows)
+
+
+def embed(codes: Tensor, codebooks: Tensor) -> Tensor:
+    """The sum of the entries of each step: codes [B, k, T], codebooks [K, V, D] -> [B, T, D]."""
+    levels, size = codes.shape[1], codebooks.shape[1]
+    offsets = torch.arange(0, levels * size, size, device=codes.device)
+    return F.embedding(codes.transpose(1, 2) + offsets, codebooks.flatten(0, 1)).sum(dim=2)
 
 
 def _half_norms(codebooks: Tensor) -> Tensor:

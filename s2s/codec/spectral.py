@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from s2s.audio.mel import mel_filterbank
 from s2s.codec.base import CodecSpec, check_codes, check_wav
 from s2s.codec.rvq import Quantised, ResidualVectorQuantizer, at_least_float32
-from s2s.nn.conv import CausalConv1d, ConvNeXtBlock, ConvState
+from s2s.nn.conv import CausalConv1d, ConvNeXtBlocks, ConvState
 
 
 @dataclass(frozen=True)
@@ -110,18 +110,16 @@ class SpectralEncoder(nn.Module):
         context = self.config.analysis_window - self.config.hop_size
         return EncoderState(
             torch.zeros(rows, context, dtype=weight.dtype, device=weight.device),
-            _block_states(self.hop_blocks, rows),
+            self.hop_blocks.init_state(rows),
             self.down.init_state(rows),
-            _block_states(self.frame_blocks, rows),
+            self.frame_blocks.init_state(rows),
         )
 
     def forward(self, wav: Tensor, state: EncoderState | None = None) -> Tensor:
         x = self.embed(self._log_mel(wav, state))
-        for i, block in enumerate(self.hop_blocks):
-            x = block(x, state and state.hop_blocks[i])
+        x = self.hop_blocks(x, state and state.hop_blocks)
         x = self.down(x, state and state.down)
-        for i, block in enumerate(self.frame_blocks):
-            x = block(x, state and state.frame_blocks[i])
+        x = self.frame_blocks(x, state and state.frame_blocks)
         return self.out(self.norm(x))
 
     def _log_mel(self, wav: Tensor, state: EncoderState | None) -> Tensor:
@@ -162,18 +160,16 @@ class SpectralDecoder(nn.Module):
     def init_state(self, rows: int) -> DecoderState:
         weight, later = self.embed.weight, self.config.synthesis_window - self.config.decoder_hop
         return DecoderState(
-            _block_states(self.frame_blocks, rows),
-            _block_states(self.hop_blocks, rows),
+            self.frame_blocks.init_state(rows),
+            self.hop_blocks.init_state(rows),
             torch.zeros(rows, later, dtype=weight.dtype, device=weight.device),
         )
 
     def forward(self, vectors: Tensor, state: DecoderState | None = None) -> Tensor:
         x = self.embed(vectors)
-        for i, block in enumerate(self.frame_blocks):
-            x = block(x, state and state.frame_blocks[i])
+        x = self.frame_blocks(x, state and state.frame_blocks)
         x = self.up(x).unflatten(-1, (self.hops_per_frame, -1)).flatten(1, 2)
-        for i, block in enumerate(self.hop_blocks):
-            x = block(x, state and state.hop_blocks[i])
+        x = self.hop_blocks(x, state and state.hop_blocks)
         magnitude, phase = at_least_float32(self.head(self.norm(x))).chunk(2, dim=-1)
         return self._overlap_add(torch.polar(torch.exp(magnitude.clamp(max=6.0)), phase), state)
 
@@ -222,12 +218,5 @@ class SpectralCodec(nn.Module):
         return self.decoder(quantised.vectors)[:, None], quantised
 
 
-def _blocks(depth: int, width: int, config: SpectralCodecConfig) -> nn.ModuleList:
-    return nn.ModuleList(
-        ConvNeXtBlock(width, config.expansion * width, config.kernel_size, scale=1 / max(1, depth))
-        for _ in range(depth)
-    )
-
-
-def _block_states(blocks: nn.ModuleList, rows: int) -> list[ConvState]:
-    return [block.init_state(rows) for block in blocks if isinstance(block, ConvNeXtBlock)]
+def _blocks(depth: int, width: int, config: SpectralCodecConfig) -> ConvNeXtBlocks:
+    return ConvNeXtBlocks(depth, width, config.expansion * width, config.kernel_size)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.cpu import _is_vnni_supported
 
 from s2s.models.step import DuplexState, DuplexStep, StepOut
-from s2s.nn.packed import for_live
+from s2s.nn.packed import Kernels, for_live
 from s2s.nn.sampling import Controls
 from s2s.streaming import State, clone, leaves, map_leaves
 
@@ -65,8 +66,13 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
     """The same step on modules for inference only, with 8-bit products if wanted."""
     if not isinstance(step.codec, nn.Module):
         raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
+    kernels: Kernels = {}
+    if int8 and _is_vnni_supported():
+        from s2s.models.compiled import COMPILED  # takes numba with it
+
+        kernels = COMPILED
     # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
-    return step.on(for_live(step.codec, int8), for_live(step.model, int8))
+    return step.on(for_live(step.codec, int8, kernels), for_live(step.model, int8, kernels))
 
 
 def values_of(controls: Controls) -> Values:
@@ -97,10 +103,11 @@ def frozen(step: DuplexStep, work: Work, values: Values, state: DuplexState) -> 
         graph = torch.jit.freeze(torch.jit.trace(flat, arguments, check_trace=False))
         for _ in range(2):  # the first runs of a graph still optimise it
             graph(*arguments)
-    given, results = list(values), flat.results
+    given = list(values)
 
     def run(values: Values, state: DuplexState) -> Values:
-        return dict(zip(results, graph(*(values[name] for name in given), *leaves(state)), strict=True))
+        # `flat` holds the modules, whose weights a graph of kernels only has by number.
+        return dict(zip(flat.results, graph(*(values[name] for name in given), *leaves(state)), strict=True))
 
     return run
 

@@ -48,7 +48,7 @@ class CausalConv1d(nn.Module):
                 f"kernel_size {kernel_size} leaves gaps at stride {stride}: it must be at least the stride"
             )
         self.stride, self.in_channels = stride, in_channels
-        self.product: PackedLinear | None = None
+        self.product: nn.Module | None = None  # of a dense convolution's windows, on 8-bit weights
         self.taps: Tensor | None = None  # weights of a depthwise convolution [kernel, C], where they no longer change
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, bias=bias
@@ -166,3 +166,21 @@ class ConvNeXtBlock(nn.Module):
             module.contract = PackedLinear(weight * scale[:, None], None if bias is None else bias.detach() * scale)
             module.scale = None
         return module
+
+
+class ConvNeXtBlocks(nn.ModuleList):
+    """Blocks one after the other, [B, T, C] -> [B, T, C]; together each adds `depth` times less than it would alone."""
+
+    def __init__(self, depth: int, channels: int, hidden: int, kernel_size: int):
+        super().__init__(ConvNeXtBlock(channels, hidden, kernel_size, scale=1 / max(1, depth)) for _ in range(depth))
+
+    def init_state(self, rows: int) -> list[ConvState]:
+        return [block.init_state(rows) for block in self._blocks()]
+
+    def forward(self, x: Tensor, state: list[ConvState] | None = None) -> Tensor:
+        for i, block in enumerate(self):
+            x = block(x, None if state is None else state[i])
+        return x
+
+    def _blocks(self) -> list[ConvNeXtBlock]:
+        return [block for block in self if isinstance(block, ConvNeXtBlock)]

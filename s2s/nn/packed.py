@@ -9,7 +9,8 @@ and a conversation gives the same bits beside any others, but not the bits that 
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -53,25 +54,31 @@ class PackedLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-def for_live(module: M, int8: bool) -> M:
+Kernels = Mapping[type[nn.Module], Callable[[Any], nn.Module]]
+"""What makes modules for inference only out of modules of these types."""
+
+
+def for_live(module: M, int8: bool, kernels: Kernels | None = None) -> M:
     """A copy of a module for inference only, which no longer follows changes of its weights.
 
-    With `int8` (CPU only) its linear maps are packed. Classes take part in another way by a method
+    With `int8` (CPU only) its linear maps are packed. Modules take part in another way by `kernels`, or by a method
     `for_live(int8) -> nn.Module` of their own.
     """
     if int8 and torch.backends.quantized.engine == "none":
         raise ValueError("this build of torch has no 8-bit products")
     module = copy.deepcopy(module).eval()
-    _convert_children(module, int8)
+    _convert_children(module, int8, kernels or {})
     return module
 
 
 @torch.no_grad()
-def _convert_children(module: nn.Module, int8: bool) -> None:
+def _convert_children(module: nn.Module, int8: bool, kernels: Kernels) -> None:
     for name, child in list(module.named_children()):
-        if callable(convert := getattr(child, "for_live", None)):
+        if make := kernels.get(type(child)):
+            setattr(module, name, make(child))
+        elif callable(convert := getattr(child, "for_live", None)):
             setattr(module, name, convert(int8))
         elif type(child) is nn.Linear and int8:
             setattr(module, name, PackedLinear(child.weight.detach(), child.bias))
         else:
-            _convert_children(child, int8)
+            _convert_children(child, int8, kernels)

@@ -1,0 +1,188 @@
+"""Products of 8 bits with fused quantisation, compiled by numba: what every packed layer is made of.
+
+A weight matrix lies in blocks of 64 outputs, within these in quads of inputs, so that one instruction (AVX-512 VNNI)
+adds the products of 4 inputs to 16 outputs and no sum ever crosses lanes. Sums of 8-bit products are whole numbers and
+exact, and each row of inputs is rounded by its own smallest and largest value: a row gives the same bits alone and
+beside any others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+llvmlite.binding.initialize_native_asmparser()
+
+BLOCK, QUAD, LANES = 64, 4, 16
+_WORD = ir.IntType(32)
+_VECTOR = ir.VectorType(_WORD, LANES)
+_BYTE = ir.IntType(8).as_pointer()
+
+_SUMS = {"reassoc", "contract", "nsz", "arcp", "afn"}
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compiled when it is first called, and kept on disk for the next process where there is a place for that.
+
+    Sums may be taken in any order, which is fixed by their length; NaN stays NaN.
+    """
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)(function)
+    except RuntimeError:  # neither the package nor the user's cache can be written
+        return njit(nogil=True, error_model="numpy", fastmath=_SUMS)(function)
+
+
+class Matrices(NamedTuple):
+    """N matrices [O, I] for `product`, O and I filled up with zeros to multiples of 64.
+
+    weights [N, O * I] int8; sums of each output's weights, scales and biases [N, O] float32.
+    """
+
+    weights: Any
+    sums: Any
+    scales: Any
+    biases: Any
+
+
+def pack(matrices: NDArray[np.float32], biases: NDArray[np.float32] | None = None) -> Matrices:
+    """Matrices [N, O, I] and biases [N, O], rounded so that the largest weight of an output becomes 127."""
+    count, rows, columns = matrices.shape
+    out, more = -rows % BLOCK, -columns % BLOCK
+    scales = np.maximum(np.abs(matrices).max(axis=2), 1e-12) / np.float32(127)
+    rounded = np.clip(np.rint(matrices / scales[..., None]), -127, 127).astype(np.int8)
+    filled = np.pad(rounded, ((0, 0), (0, out), (0, more)))
+    blocks = filled.reshape(count, (rows + out) // BLOCK, BLOCK // LANES, LANES, (columns + more) // QUAD, QUAD)
+    weights = np.ascontiguousarray(blocks.transpose(0, 1, 4, 2, 3, 5)).reshape(count, -1)
+    fill = ((0, 0), (0, out))
+    sums = np.pad(rounded.sum(axis=2, dtype=np.int32).astype(np.float32), fill)
+    biases = np.zeros_like(scales) if biases is None else biases
+    return Matrices(weights, sums, np.pad(scales, fill), np.pad(biases, fill))
+
+
+def _block_of(rows: int) -> Any:
+    """Sums of one block of weights for so many rows of inputs, each weight read once for all of them."""
+
+    def block(context: Any, weights: Any, at: Any, x: Any, row: Any, quads: Any, sums: Any) -> Any:
+        """sums [rows, 64] int32 = weights [at:] times x [row : row + rows, 4 * quads] uint8."""
+        signature = types.void(weights, types.intp, x, types.intp, types.intp, sums)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            arrays = [context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2, 5)]
+            w, x, out = (builder.bitcast(array.data, _BYTE) for array in arrays)
+            w, quads = builder.gep(w, [arguments[1]]), arguments[4]
+            index = quads.type
+            width = builder.mul(quads, index(QUAD))
+            x = builder.gep(x, [builder.mul(arguments[3], width)])
+            totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(BLOCK // LANES)] for _ in range(rows)]
+            for total in itertools.chain(*totals):
+                builder.store(ir.Constant(_VECTOR, None), total)
+            with cgutils.for_range(builder, quads) as loop:
+                first, quad = builder.mul(loop.index, index(BLOCK * QUAD)), builder.mul(loop.index, index(QUAD))
+                lanes = [_vector(builder, w, builder.add(first, index(i * 4 * LANES))) for i in range(BLOCK // LANES)]
+                lanes = [builder.load(pointer, align=1) for pointer in lanes]
+                for i, row in enumerate(totals):
+                    inputs = builder.gep(x, [builder.add(builder.mul(width, index(i)), quad)])
+                    everywhere = _broadcast(builder, builder.load(builder.bitcast(inputs, _WORD.as_pointer()), align=1))
+                    for total, lane in zip(row, lanes, strict=True):
+                        builder.store(_multiply_add(builder, builder.load(total), everywhere, lane), total)
+            for i, total in enumerate(itertools.chain(*totals)):
+                builder.store(builder.load(total), _vector(builder, out, index(i * 4 * LANES)), align=4)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return intrinsic(block)
+
+
+_block, _block_4 = _block_of(1), _block_of(4)
+
+
+def _from_bits(context: Any, bits: Any) -> Any:
+    """The float32 of these 32 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+from_bits: Any = intrinsic(_from_bits)
+
+
+def _vector(builder: Any, base: Any, offset: Any) -> Any:
+    return builder.bitcast(builder.gep(base, [offset]), _VECTOR.as_pointer())
+
+
+def _broadcast(builder: Any, value: Any) -> Any:
+    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(
+        first, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    )
+
+
+def _multiply_add(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    # Written as an instruction: LLVM's name for it takes other arguments in every few releases.
+    kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR])
+    return builder.asm(kind, "vpdpbusd $2, $1, $0", "=v,v,v,0", [unsigned, signed, total], False)
+
+
+@compiled
+def _range(x: Any) -> Any:
+    """The smallest and the largest of x [I] and 0."""
+    # As whole numbers: positive floats are in the order of their bits, negative ones, without a sign, in the opposite
+    # one above all positive ones. Comparisons of floats would be made one after the other, because of NaN.
+    signed, unsigned = x.view(np.int32), x.view(np.uint32)
+    most, least = np.int32(0), np.uint32(0)
+    for i in range(len(signed)):
+        most, least = max(most, signed[i]), max(least, unsigned[i])
+    return min(from_bits(np.int32(least)), np.float32(0)), from_bits(most)
+
+
+@compiled
+def _quantise(x: Any, rounded: Any) -> Any:
+    """x [I] ~ (rounded [I] - zero) * step."""
+    least, most = _range(x)
+    step = max((most - least) / np.float32(255), np.float32(1e-12))
+    zero = np.float32(np.rint(-least / step))
+    inverse, middle = np.float32(1) / step, zero + np.float32(0.5)
+    for i in range(len(x)):
+        rounded[i] = np.uint8(np.int32(min(max(x[i] * inverse + middle, np.float32(0)), np.float32(255))))
+    return step, zero
+
+
+@compiled
+def product(x: Any, matrices: Matrices, which: int, out: Any) -> None:
+    """out [B, O] = x [B, I] times matrix number `which`, plus its biases; x may be narrower than the matrix."""
+    rows = len(x)
+    weights, sums = matrices.weights[which], matrices.sums[which]
+    scales, biases = matrices.scales[which], matrices.biases[which]
+    quads = len(weights) // len(scales) // 4
+    rounded = np.zeros((rows, 4 * quads), np.uint8)
+    steps, zeros = np.empty(rows, np.float32), np.empty(rows, np.float32)
+    for row in range(rows):
+        steps[row], zeros[row] = _quantise(x[row], rounded[row])
+    totals = np.empty(4 * 64, np.int32)
+    for block in range(len(scales) // 64):
+        row, at = 0, block * quads * 256
+        while row < rows:
+            together = 4 if row + 4 <= rows else 1
+            if together == 4:
+                _block_4(weights, at, rounded, row, quads, totals)
+            else:
+                _block(weights, at, rounded, row, quads, totals)
+            for i in range(together):
+                step, zero, first = steps[row], zeros[row], block * 64
+                for j in range(64):
+                    o = first + j
+                    total = np.float32(totals[i * 64 + j])
+                    out[row, o] = (total - zero * sums[o]) * (scales[o] * step) + biases[o]
+                row += 1

@@ -1,0 +1,33 @@
+"""Residual vector quantisation, the search of all levels as one kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from s2s.kernels.products import compiled
+
+
+@compiled
+def search(x: Any, entries: Any, half_norms: Any) -> Any:
+    """codes [M, K] of x [M, D]; entries [K, D, V], half of their squared lengths [K, V]."""
+    rows, width = x.shape
+    levels, _, size = entries.shape
+    residual, scores = x.copy(), np.empty(size, np.float32)
+    codes = np.empty((rows, levels), np.int64)
+    for level in range(levels):
+        for row in range(rows):
+            scores[:] = -half_norms[level]
+            for d in range(width):
+                value = residual[row, d]
+                for i in range(size):
+                    scores[i] += value * entries[level, d, i]
+            best = 0
+            for i in range(1, size):
+                if scores[i] > scores[best]:
+                    best = i
+            codes[row, level] = best
+            for d in range(width):
+                residual[row, d] -= entries[level, d, best]
+    return codes
