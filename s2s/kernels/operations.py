@@ -69,9 +69,7 @@ def _depth(
 ) -> Tensor:
     tensors = (temperature, top_k, draws, forced)
     arrays = (_array(tensor) for tensor in tensors)
-    return torch.from_numpy(
-        depth.run(_array(inputs), _KEPT[number], heads, vocab, table_size, 1e-6, *arrays)
-    )
+    return torch.from_numpy(depth.run(_array(inputs), _KEPT[number], heads, vocab, table_size, 1e-6, *arrays))
 
 
 def _blocks(x: Tensor, contexts: list[Tensor], number: int) -> Tensor:
