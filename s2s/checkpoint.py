@@ -6,6 +6,7 @@
       model.safetensors    weights; absent where there is a codec only
       tokenizer.json       text tokenizer
       phrases.json         what the agent may write, where that is all
+      general_decoder.safetensors  of the codec, for any voice, where its own is the agent's
 
 Nothing in these files chooses code to run: a `kind` is a key of the tables below, everything else is numbers and names
 checked against the schema.
@@ -45,6 +46,7 @@ T = TypeVar("T")
 
 FORMAT = 1
 CONFIG = "config.json"
+GENERAL_DECODER = "general_decoder.safetensors"
 ASSETS = Path(__file__).with_name("assets")
 
 _PATTERNS = [CONFIG, "*.safetensors", "tokenizer.json", "phrases.json"]
@@ -99,13 +101,15 @@ class CheckpointConfig:
     tokenizer: str | None = None
     defaults: Defaults = field(default_factory=Defaults)
     phrases: str | None = None
+    general_decoder: bool = False
 
 
 @dataclass
 class Bundle:
     """What a checkpoint holds, ready to run. A bundle without a model is a codec alone.
 
-    Where there are `phrases` the agent writes no others; without them it writes what it likes.
+    Where there are `phrases` the agent writes no others; without them it writes what it likes. Where the decoder of the
+    codec has learned one voice, `general` is the same codec with one for any: the same tokens, heard otherwise.
     """
 
     codec: SpectralCodec | EncodecCodec
@@ -114,9 +118,13 @@ class Bundle:
     defaults: Defaults = field(default_factory=Defaults)
     name: str = ""
     phrases: Phrases | None = None
+    general: SpectralCodec | None = None
 
     def __post_init__(self) -> None:
         self.codec.eval()
+        if self.general is not None:
+            self.general.eval()
+            _check_tokens(self.codec, self.general)
         if self.phrases is not None:
             if self.tokenizer is None or self.model is None:
                 raise ValueError("phrases need a model and its tokenizer")
@@ -136,6 +144,8 @@ class Bundle:
         if torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"there is no device {device!r}: torch {torch.__version__} finds no GPU")
         self.codec.to(device)
+        if self.general is not None:
+            self.general.to(device)
         if self.model is not None:
             self.model.to(device)
         return self
@@ -146,7 +156,8 @@ class Bundle:
         model = None if self.model is None else _part(MODELS, self.model)
         tokenizer = None if self.tokenizer is None else "tokenizer.json"
         phrases = None if self.phrases is None else "phrases.json"
-        return CheckpointConfig(FORMAT, _part(CODECS, self.codec), model, tokenizer, self.defaults, phrases)
+        codec, general = _part(CODECS, self.codec), self.general is not None
+        return CheckpointConfig(FORMAT, codec, model, tokenizer, self.defaults, phrases, general)
 
     def step(self, speed: Speed = "exact", kind: type[DuplexStep] | None = None) -> Step:
         """The step that makes a live conversation, or another kind of it; ValueError without a model.
@@ -165,6 +176,17 @@ class Bundle:
         if speed == "exact":
             return step
         return GraphedStep(step) if self.device.type == "cuda" else TracedStep(step, int8=speed == "int8")
+
+    def codec_with(self, decoder: str | None = None) -> SpectralCodec | EncodecCodec:
+        """The codec with its own decoder ("own") or the general one ("general"); None: the general one if there is one.
+
+        Raises ValueError for a general one that there is not, and for another name.
+        """
+        if decoder not in (None, "own", "general"):
+            raise ValueError(f"decoder is {decoder!r}, allowed are own and general")
+        if decoder == "general" and self.general is None:
+            raise ValueError(f"{self.name or 'this checkpoint'} has no general decoder, only its own")
+        return self.codec if decoder == "own" or self.general is None else self.general
 
     def controls(
         self, rows: int = 1, temperature: float | None = None, top_k: int | None = None, seed: int = 0
@@ -194,8 +216,9 @@ def load(name: str | Path) -> Bundle:
     model = None if config.model is None else _load_part(MODELS, config.model, folder, "model")
     tokenizer = _read_beside(folder, config.tokenizer, "tokenizer", load_tokenizer)
     phrases = _read_beside(folder, config.phrases, "phrases", Phrases.from_json)
+    general = _load_general(codec, folder) if config.general_decoder else None
     try:
-        return Bundle(codec, model, tokenizer, config.defaults, str(name), phrases)
+        return Bundle(codec, model, tokenizer, config.defaults, str(name), phrases, general)
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
 
@@ -221,6 +244,8 @@ def save(bundle: Bundle, path: Path | str, weight_format: WeightFormat = "float3
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(folder / "codec.safetensors", _weights(bundle.codec), weight_format, _is_codebook)
+        if bundle.general is not None:
+            write_weights(folder / GENERAL_DECODER, _weights(bundle.general.decoder), weight_format)
         if bundle.model is not None:
             write_weights(folder / "model.safetensors", _weights(bundle.model), weight_format)
         if bundle.tokenizer is not None:
@@ -356,6 +381,19 @@ def _load_part(table: Mapping[str, Kind], part: Part, folder: Path, name: str) -
     return module
 
 
+def _load_general(codec: Any, folder: Path) -> SpectralCodec:
+    """The codec of a checkpoint with its general decoder; encoder and codebooks are the very same ones."""
+    if not isinstance(codec, SpectralCodec):
+        raise CheckpointError(f"{folder / CONFIG}: general_decoder is true, which only a spectral codec can have")
+    file, general = folder / GENERAL_DECODER, SpectralCodec(codec.config)
+    try:
+        load_weights(general.decoder, read_weights(file, _weights(general.decoder)), str(file))
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
+    general.encoder, general.quantizer = codec.encoder, codec.quantizer
+    return general
+
+
 def _read_json(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -406,6 +444,14 @@ def _check_streams(model: DuplexModel, spec: CodecSpec, tokenizer: Tokenizer | N
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} entries, the stream {stream.name!r} only {stream.vocab_size}"
             )
+
+
+def _check_tokens(codec: SpectralCodec | EncodecCodec, general: SpectralCodec) -> None:
+    """Raise ValueError where a general decoder belongs to the tokens of another codec."""
+    ours, theirs = ({n: x for n, x in _weights(c).items() if not n.startswith("decoder.")} for c in (codec, general))
+    same = ours.keys() == theirs.keys() and all(torch.equal(x, theirs[name]) for name, x in ours.items())
+    if not same or codec.config != general.config:
+        raise ValueError("the general decoder was trained for the tokens of another codec")
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

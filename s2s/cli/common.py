@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 console = Console(stderr=True, highlight=False)
 
 MODEL_HELP = "A name that ships with the package, a folder, a hub id (owner/name), or 'random' for random weights."
+DECODER_HELP = "own: the one of the model's voice; general: for any voice. Default: the general one, if there is one."
 DEVICE_HELP = "Where the model computes: cpu, or cuda for the GPU."
 PHRASES_HELP = "Whether the agent writes the phrases of its checkpoint alone, where that has some."
 

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from s2s.cli.common import (
+    DECODER_HELP,
     DEFAULT_MODEL,
     MODEL_HELP,
     console,
@@ -80,6 +81,7 @@ def pages(
 def codec(
     files: Annotated[list[Path], typer.Argument(help="Recordings of speech.")],
     model: Model = DEFAULT_MODEL,
+    decoder: Annotated[str | None, typer.Option(help=DECODER_HELP)] = None,
     words: Annotated[bool, typer.Option("--words", help="Word errors that the codec adds, by a recogniser.")] = False,
     naturalness: Annotated[bool, typer.Option("--naturalness", help="DistillMOS before and after.")] = False,
     signal: Annotated[bool, typer.Option("--signal", help="WB-PESQ and STOI.")] = False,
@@ -95,12 +97,14 @@ def codec(
 
         set_threads(threads)
         bundle = open_model(model)
-        rate = bundle.codec.spec.sample_rate
+        chosen = bundle.codec_with(decoder)
+        rate = chosen.spec.sample_rate
         wavs = [resample(*read_channel(file, "mix"), rate) for file in files]
         judges = CodecJudges(
             Recogniser() if words else None, Naturalness() if naturalness else None, pesq=signal, stoi=signal
         )
-        result = {"model": model} | codec_report(bundle.codec, wavs, rate, judges=judges)
+        name = "own" if chosen is bundle.codec else "general"
+        result = {"model": model, "decoder": name} | codec_report(chosen, wavs, rate, judges=judges)
     print_json(result) if as_json else typer.echo(json.dumps(result, indent=2))
 
 

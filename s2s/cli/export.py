@@ -11,6 +11,7 @@ from s2s.cli.common import print_json, user_errors
 
 if TYPE_CHECKING:
     from s2s.checkpoint import Defaults
+    from s2s.codec.spectral import SpectralCodec
 
 
 def export(
@@ -22,6 +23,9 @@ def export(
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of the training data.")] = None,
     phrases: Annotated[Path | None, typer.Option(help="A phrases.json: what the agent may write, no more.")] = None,
+    general_decoder: Annotated[
+        str | None, typer.Option(help="Where --codec has learned one voice: a training of its decoder on many.")
+    ] = None,
     weight_format: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     temperature: Annotated[float | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
     top_k: Annotated[int | None, typer.Option(help="What `respond` uses unless told otherwise.")] = None,
@@ -36,7 +40,7 @@ def export(
     with user_errors():
         given = {"temperature": temperature, "top_k": top_k, "speed": speed, "agent_lead_steps": agent_lead_steps}
         settings = {name: value for name, value in given.items() if value is not None}
-        result = _export(target, codec, model or [], tokenizer, phrases, weight_format, settings, push)
+        result = _export(target, codec, model or [], tokenizer, phrases, general_decoder, weight_format, settings, push)
     if as_json:
         print_json(result)
     else:
@@ -49,6 +53,7 @@ def _export(
     models: list[str],
     tokenizer: Path | None,
     phrases: Path | None,
+    general_decoder: str | None,
     weight_format: Any,
     settings: dict[str, Any],
     push: bool,
@@ -69,12 +74,23 @@ def _export(
         _defaults(settings),
         target,
         None if phrases is None else Phrases.from_json(phrases.read_text(encoding="utf-8")),
+        None if general_decoder is None else _spectral(general_decoder),
     )
     if push:
         return {"output": checkpoint.push(bundle, target, weight_format), "megabytes": 0.0}
     folder = checkpoint.save(bundle, target, weight_format)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return {"output": str(folder), "megabytes": size / 1e6}
+
+
+def _spectral(source: str) -> SpectralCodec:
+    from s2s.checkpoint import codec_of
+    from s2s.codec.spectral import SpectralCodec
+
+    codec = codec_of(source)
+    if not isinstance(codec, SpectralCodec):
+        raise ValueError(f"--general-decoder {source} holds a {type(codec).__name__}, wanted is a SpectralCodec")
+    return codec
 
 
 def _defaults(settings: dict[str, Any]) -> Defaults:

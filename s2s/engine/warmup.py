@@ -3,7 +3,7 @@
 Products of matrices round differently for one row than for many: on a CPU with AVX-512, the float32 result of a row is
 one and the same for 4 rows and more, in any place, and another for 1, 2 and 3. A caller must not hear when another one
 joins, so only numbers of rows that agree to the last bit are run, and rows that nobody has fill them up. That makes a
-lone caller's step dearer, as the smallest number is 4; products of 8 bits agree for 2 rows and more.
+lone caller's step dearer, as the smallest number is 4. Compiled steps of 8 bits agree for all numbers.
 """
 
 from __future__ import annotations
