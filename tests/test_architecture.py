@@ -17,6 +17,7 @@ LAYERS = (
     ("codec", "streams"),
     ("models",),
     ("checkpoint",),
+    ("trained",),
     ("data", "engine"),
     ("train", "evaluation", "gateway"),
     ("cli",),

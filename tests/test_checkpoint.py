@@ -23,6 +23,7 @@ from s2s.nn.sampling import Controls
 from s2s.phrases import Phrase, Phrases
 from s2s.streams import dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
+from s2s.trained import codec_of, model_of
 from tests.tiny import SPEC, tiny_codec, tiny_model
 
 LAYOUT = dialogue_layout(SPEC.num_codebooks, SPEC.codebook_size, 256)
@@ -86,6 +87,45 @@ def test_exports_leave_out_what_training_needs_and_training_goes_on_from_them(fo
     quantizer = load(folder).codec.quantizer
     assert quantizer.started.all()
     assert torch.equal(quantizer.sums, quantizer.codebooks)
+
+
+def with_general(codec: SpectralCodec) -> SpectralCodec:
+    """The same tokens by another decoder."""
+    general = SpectralCodec(codec.config)
+    weights = general.state_dict() | {n: x for n, x in codec.state_dict().items() if not n.startswith("decoder.")}
+    general.load_state_dict(weights)
+    return general
+
+
+@torch.no_grad()
+def test_a_general_decoder_comes_back_and_leaves_the_agent_alone(folder: Path, tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    assert isinstance(bundle.codec, SpectralCodec) and bundle.codec_with() is bundle.codec
+    bundle.general = with_general(bundle.codec)
+    loaded = load(save(bundle, tmp_path / "both"))
+    assert isinstance(loaded.codec, SpectralCodec) and loaded.general is not None
+    assert torch.equal(run(loaded), run(load(folder)))
+    codes = torch.randint(SPEC.codebook_size, (1, SPEC.num_codebooks, 6))
+    assert torch.equal(loaded.codec_with().decode(codes), bundle.general.decode(codes))
+    assert not torch.equal(loaded.codec_with("own").decode(codes), loaded.codec_with("general").decode(codes))
+    assert loaded.general.encoder is loaded.codec.encoder and loaded.general.quantizer is loaded.codec.quantizer
+    assert torch.equal(codec_of(str(tmp_path / "both"), "general").decode(codes), bundle.general.decode(codes))
+    with pytest.raises(ValueError, match="has no general decoder"):
+        load(folder).codec_with("general")
+    with pytest.raises(ValueError, match="decoder is 'mine', allowed are own and general"):
+        loaded.codec_with("mine")
+    (tmp_path / "both" / "general_decoder.safetensors").write_bytes(b"none")
+    with pytest.raises(CheckpointError, match=r"general_decoder\.safetensors"):
+        load(tmp_path / "both")
+
+
+def test_a_general_decoder_knows_its_tokens(folder: Path) -> None:
+    bundle = tiny_bundle()
+    with pytest.raises(ValueError, match="tokens of another codec"):
+        Bundle(bundle.codec, general=SpectralCodec(tiny_codec().config))
+    edit(folder, lambda fields: fields.update(general_decoder=True))
+    with pytest.raises(CheckpointError, match=r"general_decoder\.safetensors"):
+        load(folder)
 
 
 def test_phrases_come_back_and_bind_the_agent(folder: Path, tmp_path: Path) -> None:
@@ -201,7 +241,7 @@ def test_a_pickle_in_disguise_runs_nothing(folder: Path, tmp_path: Path) -> None
         load(folder)
     torch.save({"state_dict": {"model.x": torch.zeros(1)}, "harm": Harm(mark)}, folder / "x.ckpt")
     with pytest.raises(CheckpointError, match="can be read safely"):
-        checkpoint.model_of(str(folder / "x.ckpt"))
+        model_of(str(folder / "x.ckpt"))
     assert not mark.exists()
 
 
@@ -350,7 +390,7 @@ def test_training_checkpoints_become_bundles(tmp_path: Path) -> None:
     codec_file = training_checkpoint(tmp_path / "codec.ckpt", weights, {"codec": to_dict(codec.config)})
     weights = {f"model.{k}": v for k, v in model.state_dict().items()}
     model_file = training_checkpoint(tmp_path / "model.ckpt", weights, {"model": to_dict(model.config), "lr": 1.0})
-    bundle = Bundle(checkpoint.codec_of(codec_file), checkpoint.model_of(model_file), ByteTokenizer())
+    bundle = Bundle(codec_of(codec_file), model_of(model_file), ByteTokenizer())
     assert torch.equal(run(bundle), run(tiny_bundle()))
 
 
@@ -363,12 +403,12 @@ def test_training_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
         (weights | {"model.extra": torch.zeros(1)}, {"model": to_dict(model.config)}, "unknown tensor extra"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            checkpoint.model_of(training_checkpoint(tmp_path / "m.ckpt", stored, config))
+            model_of(training_checkpoint(tmp_path / "m.ckpt", stored, config))
     with pytest.raises(CheckpointError, match="no such file"):
-        checkpoint.codec_of(str(tmp_path / "none.ckpt"))
+        codec_of(str(tmp_path / "none.ckpt"))
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     with pytest.raises(CheckpointError, match="not a training checkpoint"):
-        checkpoint.codec_of(str(tmp_path / "text.ckpt"))
+        codec_of(str(tmp_path / "text.ckpt"))
 
 
 def test_every_kind_has_one_class() -> None:

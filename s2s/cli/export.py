@@ -23,6 +23,9 @@ def export(
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of the training data.")] = None,
     phrases: Annotated[Path | None, typer.Option(help="A phrases.json: what the agent may write, no more.")] = None,
+    decoder: Annotated[
+        str, typer.Option(help="own or general: of a --codec with both, which one becomes its own.")
+    ] = "own",
     general_decoder: Annotated[
         str | None, typer.Option(help="Where --codec has learned one voice: a training of its decoder on many.")
     ] = None,
@@ -40,7 +43,9 @@ def export(
     with user_errors():
         given = {"temperature": temperature, "top_k": top_k, "speed": speed, "agent_lead_steps": agent_lead_steps}
         settings = {name: value for name, value in given.items() if value is not None}
-        result = _export(target, codec, model or [], tokenizer, phrases, general_decoder, weight_format, settings, push)
+        result = _export(
+            target, codec, decoder, model or [], tokenizer, phrases, general_decoder, weight_format, settings, push
+        )
     if as_json:
         print_json(result)
     else:
@@ -50,6 +55,7 @@ def export(
 def _export(
     target: str,
     codec: str,
+    decoder: str,
     models: list[str],
     tokenizer: Path | None,
     phrases: Path | None,
@@ -58,17 +64,17 @@ def _export(
     settings: dict[str, Any],
     push: bool,
 ) -> dict[str, Any]:
-    from s2s import checkpoint
+    from s2s import checkpoint, trained
     from s2s.phrases import Phrases
     from s2s.text import load_tokenizer
     from s2s.weights import mean_weights
 
-    found = [checkpoint.model_of(model) for model in models]
+    found = [trained.model_of(model) for model in models]
     if len(found) > 1:
         found[0].load_state_dict(mean_weights([model.state_dict() for model in found]))
     text = None if tokenizer is None else load_tokenizer(tokenizer.read_text(encoding="utf-8"))
     bundle = checkpoint.Bundle(
-        checkpoint.codec_of(codec),
+        trained.codec_of(codec, decoder),
         found[0] if found else None,
         text,
         _defaults(settings),
@@ -84,8 +90,8 @@ def _export(
 
 
 def _spectral(source: str) -> SpectralCodec:
-    from s2s.checkpoint import codec_of
     from s2s.codec.spectral import SpectralCodec
+    from s2s.trained import codec_of
 
     codec = codec_of(source)
     if not isinstance(codec, SpectralCodec):

@@ -263,6 +263,22 @@ def test_export_joins_a_codec_and_a_model(model: str, tmp_path: Path) -> None:
     assert "'int4' is unknown" in line
 
 
+def test_a_general_decoder_is_exported_and_used_unless_told_otherwise(model: str, tmp_path: Path) -> None:
+    both, base = tmp_path / "both", tmp_path / "base"
+    assert s2s("export", both, "--codec", model, "--general-decoder", model).exit_code == 0
+    assert (both / "general_decoder.safetensors").is_file()
+    for options, decoder in (((), "general"), (("--decoder", "own"), "own")):
+        for command in (("codec",), ("evaluate", "codec")):
+            out = (tmp_path / "out.wav",) if command == ("codec",) else ()
+            assert as_json(s2s(*command, CALLER, *out, "--model", both, *options, "--json"))["decoder"] == decoder
+    assert s2s("export", base, "--codec", both, "--decoder", "general").exit_code == 0
+    assert not (base / "general_decoder.safetensors").exists()
+    line = error_line(s2s("codec", CALLER, tmp_path / "out.wav", "--model", model, "--decoder", "general"))
+    assert "has no general decoder" in line
+    line = error_line(s2s("export", tmp_path / "y", "--codec", model, "--general-decoder", "random"))
+    assert "tokens of another codec" in line
+
+
 def test_evaluate_codec(model: str) -> None:
     result = as_json(s2s("evaluate", "codec", CALLER, "--model", model, "--json"))
     assert result["n"] == 1 and result["bits_per_second"] == 500
