@@ -40,6 +40,17 @@ def leaves(state: State) -> list[Tensor]:
     return [leaf for _, leaf in _walk(state, "")]
 
 
+def rewritten_leaves(state: State) -> list[Tensor]:
+    """The leaves of all dataclasses with a class attribute `REWRITTEN`, in a fixed order.
+
+    What a single step writes there is read by no other step at the same position, which writes it anew first: to take a
+    step back they may be left as they are.
+    """
+    if dataclasses.is_dataclass(state) and getattr(state, "REWRITTEN", False):
+        return leaves(state)
+    return [leaf for _, child in _children(state, "") for leaf in rewritten_leaves(child)]
+
+
 def map_leaves(function: Callable[[Tensor], Tensor], state: State) -> State:
     """The same tree with `function` applied to every leaf."""
     if state is None:
@@ -138,7 +149,13 @@ def _walk(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(state, Tensor):
         yield name or "state", state
         return
-    if state is None:
+    for key, value in _children(state, name):
+        yield from _walk(value, key)
+
+
+def _children(state: State, name: str) -> Iterator[tuple[str, State]]:
+    """The named parts of a state; none of None and of a leaf."""
+    if state is None or isinstance(state, Tensor):
         return
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
         children = [(f.name, getattr(state, f.name)) for f in dataclasses.fields(state)]
@@ -149,7 +166,7 @@ def _walk(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
     else:
         raise TypeError(f"a state holds tensors, dataclasses, dicts, lists and tuples, not {type(state).__name__}")
     for key, value in children:
-        yield from _walk(value, f"{name}.{key}" if name else str(key))
+        yield (f"{name}.{key}" if name else str(key)), value
 
 
 def _index(rows: Rows, leaf: Tensor) -> Tensor | slice:

@@ -27,6 +27,7 @@ from s2s.streaming import (
     named_leaves,
     put_rows,
     reset_rows,
+    rewritten_leaves,
     save_state,
     take_rows,
     view_rows,
@@ -192,6 +193,20 @@ def no_gradient(case: Case) -> None:
             assert x.grad is not None and x.grad.any()
 
 
+@torch.no_grad()
+def taken_back(case: Case) -> None:
+    """A step that is taken back leaves no trace, though what it writes anew in any case is left as it is."""
+    module, state = started(case, 2, LENGTH)
+    rewritten, expected = {id(leaf) for leaf in rewritten_leaves(state)}, clone(state)
+    case.run(module, case.data(2, 1), state)
+    for leaf, before in zip(leaves(state), leaves(expected), strict=True):
+        if id(leaf) not in rewritten:
+            leaf.copy_(before)
+    x = case.data(2, 1)
+    assert_equal(case.run(module, x, state), case.run(module, x, expected))
+    assert_equal(state, expected)
+
+
 LAWS: list[Callable[[Case], None]] = [
     chunk_invariance,
     causality,
@@ -201,6 +216,7 @@ LAWS: list[Callable[[Case], None]] = [
     constant_leaves,
     rows_move,
     no_gradient,
+    taken_back,
 ]
 
 
@@ -242,6 +258,10 @@ class SumState:
     count: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
+class ClaimedState(SumState):
+    REWRITTEN = True
+
+
 class RunningSum(nn.Module):
     """The simplest streaming module, with one mistake of choice."""
 
@@ -253,7 +273,8 @@ class RunningSum(nn.Module):
     def init_state(self, rows: int) -> SumState:
         shape = (rows, 1, 2)
         fill = torch.ones if self.mistake == "fresh is not zero" else torch.zeros
-        return SumState(fill(shape, dtype=torch.float64), torch.zeros(() if self.mistake == "scalar leaf" else rows))
+        kind = ClaimedState if self.mistake == "is not written anew" else SumState
+        return kind(fill(shape, dtype=torch.float64), torch.zeros(() if self.mistake == "scalar leaf" else rows))
 
     def forward(self, x: Tensor, state: SumState | None = None) -> Tensor:
         if self.mistake == "looks ahead":
@@ -293,6 +314,7 @@ class RunningSum(nn.Module):
         ("keeps the graph", no_gradient),
         ("new leaf", constant_leaves),
         ("scalar leaf", constant_leaves),
+        ("is not written anew", taken_back),
     ],
 )
 def test_a_mistake_breaks_the_law(mistake: str, law: Callable[[Case], None]) -> None:

@@ -71,7 +71,7 @@ class Batch:
     def _run_together(self, inputs: Sequence[Pcm | None]) -> list[Said | Exception | None]:
         bucket = next(size for size in self._buckets if size >= len(inputs))
         waiting = [row for row, pcm in enumerate(inputs) if pcm is None]
-        self.slots.remember()
+        self.slots.remember(waiting)
         try:
             said = self._said(self._call(self._wav[:bucket], self.slots.view(0, bucket)), len(inputs))
         except Exception as error:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from s2s.models.step import Step
 from s2s.nn.sampling import Controls
-from s2s.streaming import State, clone, leaves, map_leaves, move_row, put_rows, reset_rows, take_rows
+from s2s.streaming import (
+    State,
+    clone,
+    leaves,
+    map_leaves,
+    move_row,
+    put_rows,
+    reset_rows,
+    rewritten_leaves,
+    take_rows,
+)
 
 
 @dataclass
@@ -34,6 +45,10 @@ class Slots:
         self._rows = Rows(state, Controls(zeros.float(), zeros.clone(), zeros))
         self._before = clone(self._rows)
         self._now_and_before = list(zip(leaves(self._rows), leaves(self._before), strict=True))
+        rings = {id(leaf) for leaf in rewritten_leaves(self._rows)}
+        self._rings = [(now, before) for now, before in self._now_and_before if id(now) in rings]
+        self._others = [(now, before) for now, before in self._now_and_before if id(now) not in rings]
+        self._whole: frozenset[int] = frozenset()
         self._views: dict[tuple[int, int], Rows] = {}
 
     def join(self, controls: Controls, opening: bool = True) -> None:
@@ -82,16 +97,27 @@ class Slots:
         put_rows(self._rows, [row], take_rows(rows, [0]))
 
     @torch.no_grad()
-    def remember(self) -> None:
-        """Keep the live rows as they are for `undo`."""
-        for now, before in self._now_and_before:
+    def remember(self, whole: Iterable[int] = ()) -> None:
+        """Keep the live rows as they are for `undo`, those of `whole` to the last bit.
+
+        Of the others what the next step writes anew may change, which is nearly all of a row and takes long to copy: an
+        `undo` of these has to be followed by that step.
+        """
+        self._whole = frozenset(whole)
+        for now, before in self._others:
             before[: self.count].copy_(now[: self.count])
+        for now, before in self._rings:
+            for row in self._whole:
+                before[row].copy_(now[row])
 
     @torch.no_grad()
     def undo(self, rows: list[int]) -> None:
         """Bring live rows back to where they were at the last `remember`."""
-        for now, before in self._now_and_before:
+        for now, before in self._others:
             for row in rows:
+                now[row].copy_(before[row])
+        for now, before in self._rings:
+            for row in self._whole.intersection(rows):
                 now[row].copy_(before[row])
 
     def is_finite(self, row: int) -> bool:

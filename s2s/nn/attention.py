@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 class KVCache:
     """The last `window` keys and values of each row, [B, G, W, E]; position p lies in slot p mod W.
 
-    A step reads all of them, each head's from its first to its last, so that is how they lie.
+    A step reads all of them, each head's from its first to its last, so that is how they lie. It writes its own slot
+    first, whose older content has just left the window.
     """
 
+    REWRITTEN: ClassVar[bool] = True
     keys: Tensor
     values: Tensor
 

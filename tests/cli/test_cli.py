@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from s2s.checkpoint import Bundle, Defaults, load, save
 from s2s.cli.main import app
+from s2s.codec.spectral import SpectralCodec
 from s2s.data.align import AGENT_LEAD_STEPS
 from s2s.data.folder import write_folder
 from s2s.data.schema import Dialogue, Word
@@ -275,7 +276,8 @@ def test_a_general_decoder_is_exported_and_used_unless_told_otherwise(model: str
     assert not (base / "general_decoder.safetensors").exists()
     line = error_line(s2s("codec", CALLER, tmp_path / "out.wav", "--model", model, "--decoder", "general"))
     assert "has no general decoder" in line
-    line = error_line(s2s("export", tmp_path / "y", "--codec", model, "--general-decoder", "random"))
+    save(Bundle(SpectralCodec(tiny_codec().config)), base)
+    line = error_line(s2s("export", tmp_path / "y", "--codec", model, "--general-decoder", base))
     assert "tokens of another codec" in line
 
 

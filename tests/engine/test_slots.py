@@ -94,6 +94,20 @@ def test_undo_brings_back_the_rows_it_is_told() -> None:
     assert position.tolist() == [1, 12, 3]
 
 
+def test_of_rows_that_step_again_only_what_that_does_not_rewrite_is_kept() -> None:
+    slots = Slots(tiny_step(SMALL_SPEC), 3)
+    for number in range(3):
+        slots.join(controls(number))
+    state = slots.view(0, 3).state
+    keys, position = state.backbone.layers[0].keys, state.backbone.position
+    slots.remember([1])
+    keys += 1
+    position += 1
+    slots.undo([0, 1])
+    assert position.tolist() == [0, 0, 1]
+    assert [bool(row.any()) for row in keys] == [True, False, True]
+
+
 def test_what_left_is_gone_from_memory() -> None:
     slots = Slots(EchoStep(), 2)
     slots.join(controls(5))
