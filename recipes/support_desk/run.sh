@@ -25,6 +25,9 @@ set +f
 has_gpu() { "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
 newest() { ls -t "$1"/checkpoints/*.ckpt | head -n 1; }
 listed() { printf '%s,' "$@" | sed 's/,$//'; }
+set -f
+voices=$(listed "$out/agent.parquet" "$out/agent_general.parquet" "$out/callers/*.parquet" ${CLIPS:-} ${SPEECH:-})
+set +f
 passes=2 drawn=1500 again=1800 callers=() agent=() drill=() train=() short=()
 if [[ -n "${SHORT:-}" ]]; then
     passes=1 drawn=2 again=6 calls=8 callers=(--each 2 --drawn 1) agent=(--numbers 6 --zips 4 --general 12) drill=(--drill 24)
@@ -43,23 +46,22 @@ if ((stage <= 2)); then
 fi
 if ((stage <= 3)); then
     echo "3/8 the codec, on all voices"
-    set -f
-    files=$(listed "$out/agent.parquet" "$out/agent_general.parquet" "$out/callers/*.parquet" ${CLIPS:-} ${SPEECH:-})
-    set +f
-    s2s train experiment=codec_general folder="$out/codec" "data.files=[$files]" data.cache="$out/codec.npy" "${train[@]}"
+    s2s train experiment=codec_general folder="$out/codec" "data.files=[$voices]" data.cache="$out/codec.npy" "${train[@]}"
 fi
 if ((stage <= 4)); then
     echo "4/8 its tokens are fixed by now: 8-bit weights, so that the model learns from what is shipped"
     s2s export "$out/general" --codec "$(newest "$out/codec")" --weight-format int8
 fi
 if ((stage <= 5)); then
-    echo "5/8 the codec's decoder, on the agent's voice"
+    echo "5/8 the codec's decoder, on the agent's voice, and a second one on all voices"
     s2s train experiment=codec_voice folder="$out/voice" init_from="$out/general" \
         "data.files=[$out/agent.parquet,$out/agent_general.parquet]" data.cache="$out/voice.npy" "${train[@]}"
     if has_gpu; then
         s2s train experiment=codec_judges folder="$out/judged" init_from="$(newest "$out/voice")" \
             "data.files=[$out/agent.parquet]" data.cache="$out/judged.npy" "${train[@]}"
     fi
+    s2s train experiment=codec_many folder="$out/many" init_from="$out/general" "data.files=[$voices]" \
+        data.cache="$out/codec.npy" "${train[@]}"
 fi
 if ((stage <= 6)); then
     echo "6/8 calls, single turns, speech that is only listened to and calls that are read, as codes and words"
@@ -95,8 +97,8 @@ if ((stage <= 8)); then
     voice="$out/voice" model="$out/model"
     [[ ! -d "$out/judged" ]] || voice="$out/judged"
     [[ ! -d "$out/longer" ]] || model="$out/longer"
-    s2s export "$out/support_desk" --codec "$(newest "$voice")" --model "$(newest "$model")" \
-        --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
+    s2s export "$out/support_desk" --codec "$(newest "$voice")" --general-decoder "$(newest "$out/many")" \
+        --model "$(newest "$model")" --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
     set -f
     evaluation=("callers=[$(listed ${CLIPS:-} "$out/callers/*.parquet")]" "agent=$out/agent.parquet")
     [[ -z "${NOISE:-}" ]] || evaluation+=("noise=[$(listed $NOISE)]")
