@@ -8,14 +8,18 @@ beside any others.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -27,6 +31,7 @@ _WORD = ir.IntType(32)
 _VECTOR = ir.VectorType(_WORD, LANES)
 _BYTE = ir.IntType(8).as_pointer()
 
+_settings: Any = config  # whose names are only known when it runs
 _SUMS = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
@@ -35,10 +40,22 @@ def compiled(function: Callable[..., Any]) -> Any:
 
     Sums may be taken in any order, which is fixed by their length; NaN stays NaN.
     """
+    configured = _settings.CACHE_DIR
     try:
+        _settings.CACHE_DIR = str(_kept_in(configured))
         return njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written
+    except RuntimeError:  # nobody's home, or nothing can be written anywhere
         return njit(nogil=True, error_model="numpy", fastmath=_SUMS)(function)
+    finally:
+        _settings.CACHE_DIR = configured
+
+
+@functools.cache
+def _kept_in(configured: str) -> Path:
+    """A folder for what these sources compile to: numba does not notice when a kernel inside another one changes."""
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    base = Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "s2s"
+    return base / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
 
 
 class Matrices(NamedTuple):
