@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +53,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 def _kept_in(configured: str) -> Path:
     """A folder for what these sources compile to: numba does not notice when a kernel inside another one changes."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    base = Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "s2s"
+    base = Path(configured) if configured else Path.home() / ".cache" / "s2s"
     return base / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
 
 
