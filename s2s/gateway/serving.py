@@ -20,9 +20,9 @@ from s2s.gateway.server import Gateway, ServerConfig, create_app
 logger = logging.getLogger(__name__)
 
 
-SWITCH_S = 0.5e-3
-"""How long the engine's thread and that of the sockets leave each other waiting for the interpreter. With Python's own
-5 ms a step that comes back from its products would wait for as long as half of it takes."""
+SWITCH_S = 0.1e-3
+"""How long the engine's thread and that of the sockets leave each other waiting for the interpreter: a step comes back
+to it between its kernels, two dozen times, and with Python's own 5 ms could wait for longer than it takes."""
 
 
 def check_exposure(host: str, token: str | None, insecure: bool) -> None:
