@@ -186,7 +186,7 @@ def _dense(conv: CausalConv1d) -> CausalConv1d:
 COMPILED: Kernels = {
     nn.Linear: lambda linear: CompiledLinear(linear.weight, linear.bias),
     CausalConv1d: _dense,
-    ConvNeXtBlocks: CompiledBlocks,
+    ConvNeXtBlocks: lambda blocks: CompiledBlocks(blocks) if len(blocks) else blocks,
     ResidualVectorQuantizer: CompiledQuantizer,
     Transformer: CompiledTransformer,
     DepthTransformer: CompiledDepth,

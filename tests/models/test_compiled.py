@@ -100,6 +100,12 @@ def test_blocks() -> None:
         torch.testing.assert_close(ours.context, theirs.context, rtol=0, atol=0.1)
 
 
+def test_no_blocks_at_all_change_nothing() -> None:
+    none = COMPILED[ConvNeXtBlocks](ConvNeXtBlocks(0, 20, 44, 5))
+    x = torch.randn(2, 3, 20)
+    assert none.init_state(2) == [] and torch.equal(none(x, []), x)
+
+
 @torch.no_grad()
 def test_a_quantizer_finds_the_same_entries() -> None:
     exact = ResidualVectorQuantizer(4, 50, 12)
