@@ -169,7 +169,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXtBlocks(nn.ModuleList):
-    """Blocks one after the other, [B, T, C] -> [B, T, C]; at first each adds a share of 1 / `depth` to what it is given."""
+    """Blocks one after the other, [B, T, C] -> [B, T, C]; at first each adds 1 / `depth` of what it would alone."""
 
     def __init__(self, depth: int, channels: int, hidden: int, kernel_size: int):
         super().__init__(ConvNeXtBlock(channels, hidden, kernel_size, scale=1 / max(1, depth)) for _ in range(depth))
