@@ -11,18 +11,19 @@ from s2s.kernels.products import Matrices, compiled, product
 
 
 class Blocks(NamedTuple):
-    """The blocks' weights: taps [N, kernel, C]; bias, norm and norm_bias [N, C]; matrices as packed."""
+    """The blocks' weights: taps [N, kernel, C]; bias, norm and norm_bias [N, C], their epsilon; matrices as packed."""
 
     taps: Any
     bias: Any
     norm: Any
     norm_bias: Any
+    epsilon: float
     expand: Matrices
     contract: Matrices
 
 
 @compiled
-def run(x: Any, contexts: Any, blocks: Blocks, epsilon: float) -> None:
+def run(x: Any, contexts: Any, blocks: Blocks) -> None:
     """x [B, T, C] goes through all blocks in place; contexts: the last inputs [B, kernel - 1, C] of each, updated."""
     rows, steps, width = x.shape
     left = contexts[0].shape[1]
@@ -41,7 +42,7 @@ def run(x: Any, contexts: Any, blocks: Blocks, epsilon: float) -> None:
                 for k in range(left + 1):
                     for c in range(width):
                         y[at, c] += blocks.taps[i, k, c] * seen[step + k, c]
-        layer_norm(y, blocks.norm[i], blocks.norm_bias[i], epsilon, y)
+        layer_norm(y, blocks.norm[i], blocks.norm_bias[i], blocks.epsilon, y)
         product(y, blocks.expand, i, wide)
         gelu(wide)
         product(wide, blocks.contract, i, out)

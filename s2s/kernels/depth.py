@@ -57,7 +57,6 @@ def run(
     heads: int,
     vocab: int,
     table_size: int,
-    epsilon: float,
     temperature: Any,
     top_k: Any,
     draws: Any,
@@ -65,7 +64,7 @@ def run(
 ) -> Any:
     """inputs [B, K, D], draws and forced [B, K], temperature and top_k [B] -> codes [B, K]."""
     rows, count, width = inputs.shape
-    layers, head_dim = depth.layers, width // heads
+    layers, head_dim, epsilon = depth.layers, width // heads, depth.layers.epsilon
     num_layers = len(layers.attention_norm)
     per_step = len(layers.qkv.scales) // num_layers
     cache = np.empty((2, num_layers, rows, heads, count, head_dim), np.float32)
@@ -99,7 +98,7 @@ def run(
                 attend(qkv[row], cache[0, i, row], cache[1, i, row], k + 1, read[row])
             product(read, layers.out, matrix, out)
             x += out[:, :width]
-            feed_forward(x, layers, i, matrix, epsilon)
+            feed_forward(x, layers, i, matrix)
         rms_norm(x, depth.norm, epsilon, normed)
         product(normed, depth.heads, min(k, len(depth.heads.scales) - 1), logits)
         for row in range(rows):

@@ -52,7 +52,7 @@ def _layers(
 ) -> Tensor:
     out = x.detach().clone(memory_format=torch.contiguous_format)
     caches = (tuple(key.numpy() for key in keys), tuple(value.numpy() for value in values))
-    transformer.run(out.numpy(), position.numpy(), *caches, _KEPT[number], first, base, 1e-6)
+    transformer.run(out.numpy(), position.numpy(), *caches, _KEPT[number], first, base)
     return out
 
 
@@ -69,12 +69,12 @@ def _depth(
 ) -> Tensor:
     tensors = (temperature, top_k, draws, forced)
     arrays = (_array(tensor) for tensor in tensors)
-    return torch.from_numpy(depth.run(_array(inputs), _KEPT[number], heads, vocab, table_size, 1e-6, *arrays))
+    return torch.from_numpy(depth.run(_array(inputs), _KEPT[number], heads, vocab, table_size, *arrays))
 
 
 def _blocks(x: Tensor, contexts: list[Tensor], number: int) -> Tensor:
     out = x.detach().clone(memory_format=torch.contiguous_format)
-    convnext.run(out.numpy(), tuple(context.numpy() for context in contexts), _KEPT[number], 1e-5)
+    convnext.run(out.numpy(), tuple(context.numpy() for context in contexts), _KEPT[number])
     return out
 
 

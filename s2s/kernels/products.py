@@ -105,10 +105,10 @@ def _block_of(rows: int) -> Any:
                 first, quad = builder.mul(loop.index, index(BLOCK * QUAD)), builder.mul(loop.index, index(QUAD))
                 lanes = [_vector(builder, w, builder.add(first, index(i * 4 * LANES))) for i in range(BLOCK // LANES)]
                 lanes = [builder.load(pointer, align=1) for pointer in lanes]
-                for i, row in enumerate(totals):
+                for i, sums_of_row in enumerate(totals):
                     inputs = builder.gep(x, [builder.add(builder.mul(width, index(i)), quad)])
                     everywhere = _broadcast(builder, builder.load(builder.bitcast(inputs, _WORD.as_pointer()), align=1))
-                    for total, lane in zip(row, lanes, strict=True):
+                    for total, lane in zip(sums_of_row, lanes, strict=True):
                         builder.store(_multiply_add(builder, builder.load(total), everywhere, lane), total)
             for i, total in enumerate(itertools.chain(*totals)):
                 builder.store(builder.load(total), _vector(builder, out, index(i * 4 * LANES)), align=4)
@@ -181,14 +181,14 @@ def product(x: Any, matrices: Matrices, which: int, out: Any) -> None:
     rows = len(x)
     weights, sums = matrices.weights[which], matrices.sums[which]
     scales, biases = matrices.scales[which], matrices.biases[which]
-    quads = len(weights) // len(scales) // 4
-    rounded = np.zeros((rows, 4 * quads), np.uint8)
+    quads = len(weights) // len(scales) // QUAD
+    rounded = np.zeros((rows, QUAD * quads), np.uint8)
     steps, zeros = np.empty(rows, np.float32), np.empty(rows, np.float32)
     for row in range(rows):
         steps[row], zeros[row] = _quantise(x[row], rounded[row])
-    totals = np.empty(4 * 64, np.int32)
-    for block in range(len(scales) // 64):
-        row, at = 0, block * quads * 256
+    totals = np.empty(4 * BLOCK, np.int32)
+    for block in range(len(scales) // BLOCK):
+        row, at = 0, block * quads * QUAD * BLOCK
         while row < rows:
             together = 4 if row + 4 <= rows else 1
             if together == 4:
@@ -196,9 +196,9 @@ def product(x: Any, matrices: Matrices, which: int, out: Any) -> None:
             else:
                 _block(weights, at, rounded, row, quads, totals)
             for i in range(together):
-                step, zero, first = steps[row], zeros[row], block * 64
-                for j in range(64):
+                step, zero, first = steps[row], zeros[row], block * BLOCK
+                for j in range(BLOCK):
                     o = first + j
-                    total = np.float32(totals[i * 64 + j])
+                    total = np.float32(totals[i * BLOCK + j])
                     out[row, o] = (total - zero * sums[o]) * (scales[o] * step) + biases[o]
                 row += 1

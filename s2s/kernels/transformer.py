@@ -12,7 +12,7 @@ from s2s.kernels.products import Matrices, compiled, product
 
 
 class Layers(NamedTuple):
-    """The layers' weights: norms [N, D], matrices as packed; `hidden` is the inner width of their MLPs."""
+    """The layers' weights: norms [N, D] and their epsilon, matrices as packed; `hidden`: inner width of MLPs."""
 
     attention_norm: Any
     qkv: Matrices
@@ -21,6 +21,7 @@ class Layers(NamedTuple):
     gate_up: Matrices
     down: Matrices
     hidden: int
+    epsilon: float
 
 
 @compiled
@@ -44,14 +45,14 @@ def attend(queries: Any, keys: Any, values: Any, count: int, out: Any) -> None:
 
 
 @compiled
-def feed_forward(x: Any, layers: Layers, layer: int, matrix: int, epsilon: float) -> None:
+def feed_forward(x: Any, layers: Layers, layer: int, matrix: int) -> None:
     """x [B, D] plus its gated MLP with the matrices of number `matrix`, in place."""
     rows, width = x.shape
     hidden = layers.hidden
     normed, gated = np.empty((rows, width), np.float32), np.empty((rows, hidden), np.float32)
     both = np.empty((rows, layers.gate_up.scales.shape[1]), np.float32)
     out = np.empty((rows, layers.down.scales.shape[1]), np.float32)
-    rms_norm(x, layers.mlp_norm[layer], epsilon, normed)
+    rms_norm(x, layers.mlp_norm[layer], layers.epsilon, normed)
     product(normed, layers.gate_up, matrix, both)
     gate(both, gated)
     product(gated, layers.down, matrix, out)
@@ -59,7 +60,7 @@ def feed_forward(x: Any, layers: Layers, layer: int, matrix: int, epsilon: float
 
 
 @compiled
-def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: int, base: float, epsilon: float) -> None:
+def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: int, base: float) -> None:
     """x [B, D] goes through as many layers as there are caches, from number `first` on, in place.
 
     Args:
@@ -79,7 +80,7 @@ def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: in
     out = np.empty((rows, layers.out.scales.shape[1]), np.float32)
     for i in range(len(keys)):
         layer = first + i
-        rms_norm(x, layers.attention_norm[layer], epsilon, normed)
+        rms_norm(x, layers.attention_norm[layer], layers.epsilon, normed)
         product(normed, layers.qkv, layer, qkv)
         for row in range(rows):
             for at in range(0, width + groups * head_dim, head_dim):
@@ -96,4 +97,4 @@ def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: in
             attend(qkv[row], keys[i][row], values[i][row], min(position[row] + 1, window), read[row])
         product(read, layers.out, layer, out)
         x += out[:, :width]
-        feed_forward(x, layers, layer, layer, epsilon)
+        feed_forward(x, layers, layer, layer)

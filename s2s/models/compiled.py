@@ -55,6 +55,7 @@ class CompiledTransformer(nn.Module):
             pack(_stack(layer.mlp.gate_up.weight for layer in layers)),
             pack(_stack(layer.mlp.down.weight for layer in layers)),
             c.hidden,
+            exact.norm.eps,
         )
         self.kept, self.norm = Kept(weights), exact.norm
 
@@ -102,6 +103,7 @@ class CompiledDepth(nn.Module):
                 _stepped(layer.gate_up for layer in layers),
                 _stepped(layer.down for layer in layers),
                 exact.config.hidden,
+                exact.norm.eps,
             ),
             _numpy(exact.norm.weight),
             pack(_numpy(exact.heads.weight)),
@@ -136,6 +138,7 @@ class CompiledBlocks(nn.Module):
             _stack(conv.bias for conv in convs),
             _stack(block.norm.weight for block in blocks),
             _stack(block.norm.bias for block in blocks),
+            blocks[0].norm.eps,
             pack(_stack(block.expand.weight for block in blocks), _stack(block.expand.bias for block in blocks)),
             # Scaled rows are rounded to the same 8 bits.
             pack(
