@@ -286,6 +286,8 @@ def random_bundle(seed: int = 0, model: DuplexConfig | None = None, codec: Spect
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into a module that must have exactly these, statistics of the quantiser left aside."""
     own = _weights(module)
+    if isinstance(module, DuplexModel):
+        tensors = module.adapted(tensors)
     given = {name: value for name, value in tensors.items() if not _for_training(name)}
     for kind, names in (("missing", own.keys() - given.keys()), ("unknown", given.keys() - own.keys())):
         if names:

@@ -22,6 +22,7 @@ from s2s.models.phrased import PhrasedStep
 from s2s.models.plan import Plan
 from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
+from s2s.models.talker import Talker
 from s2s.models.traced import TracedStep
 from s2s.nn.attention import Attention
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock, ConvNeXtBlocks
@@ -178,9 +179,18 @@ def run_ahead(ahead: Ahead, x: Tensor, state: Any) -> Tensor:
 def run_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
     """What a step thinks, what it would write without a plan and whether it waits [B, 1, D + V + 1]."""
     hidden, which, silent = x[:, 0].split([plan.width, plan.vocab_size, 1], dim=1)
-    logits = plan.choose(which, state)
+    planned = plan.next(plan.place(state.last.clamp(max=2)), state)[:, : plan.vocab_size]
+    logits = plan.choose(planned, which, state)
     plan.follow(torch.where(silent[:, 0] > 0, plan.vocab_size, logits.argmax(dim=1)), hidden, state)
     return logits[:, None]
+
+
+def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
+    """Words, sound and whether a word is written [B, 1, 2 D + 1] -> what the talker makes of them and whether the agent
+    is silent [B, 1, W + 1]."""
+    words, sound, says = x.split([5, 5, 1], dim=-1)
+    talker.break_off(words[:, 0], says[:, 0, 0] > 0, state)
+    return torch.cat([talker(words, sound, state), state.stopped[:, None, None].to(x.dtype)], dim=-1)
 
 
 def graphed_step() -> GraphedStep:
@@ -354,6 +364,15 @@ CASES = [
         gradient=False,
     ),
     Case(
+        "talker",
+        (Talker,),
+        lambda: stirred(Talker(TransformerConfig(12, 2, 2, 1, hidden=16, window=4), 5)).double(),
+        vectors(11),
+        run=run_talker,
+        gradient=False,
+        ticks=True,
+    ),
+    Case(
         "duplex model",
         (DuplexModel,),
         lambda: tiny_model(LAYOUT).double(),
@@ -367,6 +386,11 @@ CASES = [
         "duplex step that plans",
         DuplexStep,
         lambda: tiny_step(SMALL_SPEC, dtype=torch.float64, ahead=True, plan_tokens=3),
+    ),
+    live(
+        "duplex step with a talker",
+        DuplexStep,
+        lambda: tiny_step(SMALL_SPEC, acoustic_delay=1, dtype=torch.float64, talker=True),
     ),
     live("traced step", TracedStep, traced_step),
     live("graphed step", GraphedStep, graphed_step),  # as it is on a CPU; its graphs are tested in test_gpu.py

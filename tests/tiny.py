@@ -86,6 +86,7 @@ def tiny_model_config(
     spelling_layer: int = 0,
     ahead: bool = False,
     plan_tokens: int = 0,
+    talker: bool = False,
 ) -> DuplexConfig:
     return DuplexConfig(
         layout=layout or tiny_layout(),
@@ -97,6 +98,9 @@ def tiny_model_config(
         spelling_layer=spelling_layer,
         ahead=ahead,
         plan_tokens=plan_tokens,
+        talker=TransformerConfig(width=16, num_layers=1, num_heads=2, num_kv_heads=1, hidden=20, window=4)
+        if talker
+        else None,
     )
 
 
@@ -108,10 +112,11 @@ def tiny_model(
     spelling_layer: int = 0,
     ahead: bool = False,
     plan_tokens: int = 0,
+    talker: bool = False,
 ) -> DuplexModel:
     """The duplex model with a few thousand random weights."""
     torch.manual_seed(seed)
-    config = tiny_model_config(layout, window, per_step_weights, spelling_layer, ahead, plan_tokens)
+    config = tiny_model_config(layout, window, per_step_weights, spelling_layer, ahead, plan_tokens, talker)
     return stirred(DuplexModel(config), seed)
 
 
@@ -123,11 +128,12 @@ def tiny_step(
     dtype: torch.dtype = torch.float32,
     ahead: bool = False,
     plan_tokens: int = 0,
+    talker: bool = False,
 ) -> DuplexStep:
     """A whole step, wav to wav."""
     codec = tiny_codec(spec, seed).to(dtype)
     layout = tiny_layout(spec, acoustic_delay)
-    model = tiny_model(layout, window, seed=seed, ahead=ahead, plan_tokens=plan_tokens)
+    model = tiny_model(layout, window, seed=seed, ahead=ahead, plan_tokens=plan_tokens, talker=talker)
     return DuplexStep(codec, model.to(dtype))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class EncodedDataset(Dataset[Batch]):
         size, steps, num_codebooks = len(key.rows), key.num_steps, self.info.num_codebooks
         codes = {name: np.zeros((size, num_codebooks, steps), np.int64) for name in ("user", "agent")}
         text = {n: np.full((size, 1, steps), self.info.text_pad_id, np.int64) for n in ("user_text", "agent_text")}
-        active = np.zeros((size, steps), bool)
+        active, stopped = np.zeros((size, steps), bool), np.zeros((size, steps), bool)
         waits, lengths = np.ones(size, bool), np.zeros(size, np.int64)
         for at, (row, start) in enumerate(zip(key.rows, key.starts, strict=True)):
             dialogue = self.dialogue(row)
@@ -82,11 +83,12 @@ class EncodedDataset(Dataset[Batch]):
             for name, tracks in {**codes, **text}.items():
                 tracks[at, :, :length] = getattr(dialogue, name)[..., span]
             active[at, :length] = dialogue.agent_active[span] != 0
+            stopped[at, :length] = self._stopped(dialogue)[span]
             said = {name: np.flatnonzero(tracks[at, 0] != self.info.text_pad_id) for name, tracks in text.items()}
             if said["agent_text"].size:
                 waits[at] = said["user_text"].size > 0 and said["user_text"][0] < said["agent_text"][0]
-        marks = {"agent_active": active, "waits": waits, "lengths": lengths, "rows": np.array(key.rows)}
-        arrays = {**codes, **text, **marks}
+        marks = {"agent_active": active, "agent_stopped": stopped, "waits": waits, "lengths": lengths}
+        arrays = {**codes, **text, **marks, "rows": np.array(key.rows)}
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def dialogue(self, row: int) -> EncodedDialogue:
@@ -99,6 +101,17 @@ class EncodedDataset(Dataset[Batch]):
             for name in record.schema.names
         }
         return EncodedDialogue.from_row(fields)
+
+    def _stopped(self, dialogue: EncodedDialogue) -> np.ndarray:
+        """Frames [T] from where the agent breaks off to its next word."""
+        stopped = np.zeros(dialogue.num_frames, bool)
+        said = np.flatnonzero(dialogue.agent_text != self.info.text_pad_id)
+        for event in dialogue.meta.get("events", ()):
+            if event.get("kind") == "agent_stops":
+                first = math.ceil(event["at_s"] * self.info.sample_rate / self.info.frame_size)
+                later = said[said > first]
+                stopped[first : later[0] if later.size else None] = True
+        return stopped
 
     def _map(self) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()

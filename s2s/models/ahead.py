@@ -28,10 +28,11 @@ class AheadState:
 
 
 class Ahead:
-    """The second head of a text stream of `vocab_size` tokens, and what plans the first ones of a reply."""
+    """The second head of a text stream of `vocab_size` tokens that are embedded as `words`, and what plans the first
+    ones of a reply."""
 
-    def __init__(self, head: nn.Module, vocab_size: int, plan: Plan | None = None):
-        self.head, self.vocab_size, self.plan = head, vocab_size, plan
+    def __init__(self, head: nn.Module, vocab_size: int, plan: Plan | None = None, words: nn.Module | None = None):
+        self.head, self.vocab_size, self.plan, self.words = head, vocab_size, plan, words
 
     def init_state(self, rows: int, device: torch.device) -> AheadState:
         logits = torch.zeros(rows, self.vocab_size, device=device)
@@ -46,8 +47,9 @@ class Ahead:
         now = self.head(hidden)[:, : self.vocab_size].to(state.logits.dtype)
         state.logits.copy_(torch.where((state.since == 0)[:, None], now, state.logits))
         which = torch.where((state.since < HOLD_STEPS)[:, None], state.logits, now)
-        if self.plan is not None and state.plan is not None:
-            which = self.plan.choose(which, state.plan)
+        if self.plan is not None and self.words is not None and state.plan is not None:
+            asked = self.plan.next(self.words(state.plan.last), state.plan)
+            which = self.plan.choose(self.head(asked)[:, : self.vocab_size], which, state.plan)
         tokens, silence = logits[:, : self.vocab_size], logits[:, self.vocab_size :]
         which = which - which.amax(dim=1, keepdim=True) + tokens.amax(dim=1, keepdim=True)
         return torch.cat([which.to(logits.dtype), silence], dim=1)

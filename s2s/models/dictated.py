@@ -69,6 +69,7 @@ class DictatedStep(DuplexStep):
             backbone=duplex.backbone,
             decoder=duplex.decoder,
             ahead=duplex.ahead,
+            talker=duplex.talker,
             tokens=new(MAX_TOKENS),
             joined=new(MAX_TOKENS),
             said=new(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from s2s.models.depth import DepthConfig, DepthTransformer
 from s2s.models.plan import Plan
 from s2s.models.spelling import LETTERS, Spelling
+from s2s.models.talker import Talker, TalkerState
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 from s2s.streams import AGENT_TEXT, USER_TEXT, Stream, StreamLayout, dialogue_layout
 
@@ -27,7 +28,8 @@ class DuplexConfig:
     that a token which is written in several steps on end counts once; what has no times cannot be read back.
     With `ahead` a second head of the agent's text says which token comes next, whenever that may be: what is said and
     when are two questions then, see `models.step`. The first `plan_tokens` tokens of a reply are then known in the
-    step of the first one, see `models.plan` (0: none).
+    step of the first one, see `models.plan` (0: none). With a `talker` the agent's sound is made from its text and its
+    own past alone, see `models.talker`; without, from what the backbone thinks.
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -41,6 +43,7 @@ class DuplexConfig:
     untimed: tuple[str, ...] = ()
     ahead: bool = False
     plan_tokens: int = 0
+    talker: TransformerConfig | None = None
 
     def __post_init__(self) -> None:
         layers = self.backbone.num_layers
@@ -56,6 +59,8 @@ class DuplexConfig:
             raise ValueError(f"untimed is {list(self.untimed)}, allowed is what is unread: {list(self.unread)}")
         if self.plan_tokens not in (0, *range(2, 17)) or (self.plan_tokens and not self.ahead):
             raise ValueError(f"plan_tokens is {self.plan_tokens}, allowed is 0, and with ahead 2 to 16")
+        if self.talker is not None and AGENT_TEXT not in set(texts) - set(self.untimed):
+            raise ValueError(f"a talker needs a stream {AGENT_TEXT!r} with times, the texts are {texts}")
         if self.ahead and AGENT_TEXT not in set(texts) - set(self.untimed):
             raise ValueError(f"ahead needs a stream {AGENT_TEXT!r} with times, the texts are {texts}")
 
@@ -102,7 +107,9 @@ class DuplexModel(nn.Module):
             if stream.num_rows > 1:
                 self.embeddings[stream.name] = AudioEmbedding(stream, config.code_width, width)
                 continue
-            self.embeddings[stream.name] = table = nn.Embedding(stream.table_size, width)
+            # Of a stream that is not read back only START and PAD are.
+            size = stream.table_size - stream.vocab_size * (stream.name in config.unread)
+            self.embeddings[stream.name] = table = nn.Embedding(size, width)
             nn.init.normal_(table.weight, std=0.5)
             if stream.side == "speak":
                 self.text_heads[stream.name] = head = nn.Linear(width, stream.table_size, bias=False)
@@ -125,9 +132,12 @@ class DuplexModel(nn.Module):
             raise ValueError(f"at most one audio stream can be spoken, got {[s.name for s in audio]}")
         self.audio_stream = audio[0] if audio else None
         self.depth: DepthTransformer | None = None
+        self.talker: Talker | None = None
         if audio:
-            stream = audio[0]
-            self.depth = DepthTransformer(config.depth, width, stream.num_rows, stream.vocab_size, stream.table_size)
+            stream, inner = audio[0], width
+            if config.talker is not None:
+                self.talker, inner = Talker(config.talker, width), config.talker.width
+            self.depth = DepthTransformer(config.depth, inner, stream.num_rows, stream.vocab_size, stream.table_size)
 
     @property
     def text_streams(self) -> tuple[Stream, ...]:
@@ -161,7 +171,7 @@ class DuplexModel(nn.Module):
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]
             if stream.name in self.config.unread:
-                ids = torch.where(ids < stream.vocab_size, stream.pad_id, ids)
+                ids = torch.where(ids == stream.start_id, stream.start_id, stream.pad_id) - stream.vocab_size
             parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
         after: dict[int, Callable[[Tensor], Tensor]] = {}
         if self.spelling is not None:
@@ -170,9 +180,22 @@ class DuplexModel(nn.Module):
             after[self.config.wording_layer] = partial(self.wording, given=read)
         return self.backbone(torch.stack(parts).sum(dim=0), state, after)
 
+    def talk(self, text: Tensor, codes: Tensor, state: TalkerState | None = None) -> Tensor:
+        """What the talker makes of the agent's tokens of each step [B, S] and its codes of the step before [B, K, S],
+        -> [B, S, W] for `depth`."""
+        assert self.talker is not None and self.audio_stream is not None
+        words, sound = self.embeddings[AGENT_TEXT](text), self.embeddings[self.audio_stream.name](codes)
+        out: Tensor = self.talker(words, sound, state)
+        return out
+
     def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:
         """hidden [..., D] -> name -> logits [..., V + 2]."""
         return {name: head(hidden) for name, head in self.text_heads.items()}
+
+    def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of an older checkpoint as this model has them: a stream that is not read had a whole table once."""
+        tables = {f"embeddings.{name}.weight" for name in self.config.unread}
+        return {name: weight[-2:] if name in tables else weight for name, weight in weights.items()}
 
     @torch.no_grad()
     def start_from_codebooks(self, codebooks: Tensor) -> None:

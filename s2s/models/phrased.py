@@ -65,7 +65,9 @@ class PhrasedStep(DuplexStep):
         moved = torch.zeros(rows, self.graph.places, dtype=torch.bool, device=device)
         idle, owed = torch.zeros(2, rows, dtype=torch.long, device=device).unbind(0)
         own = (moved, idle, owed)
-        return PhrasedState(duplex.encoder, duplex.ring, duplex.backbone, duplex.decoder, duplex.ahead, *own)
+        return PhrasedState(
+            duplex.encoder, duplex.ring, duplex.backbone, duplex.decoder, duplex.ahead, duplex.talker, *own
+        )
 
     def text_logits(self, hidden: Tensor, state: DuplexState) -> dict[str, Tensor]:
         assert isinstance(state, PhrasedState)

@@ -25,24 +25,24 @@ class PlanState:
 
 
 class Plan(nn.Module):
-    """Which token a reply goes on with, from the step in which it began and the token before, up to `num_tokens`."""
+    """What a reply goes on with, up to `num_tokens`, from the step in which it began and the token before.
+
+    It thinks in the width of the backbone, so that the head of what comes next can say which token that is.
+    """
 
     def __init__(self, width: int, vocab_size: int, num_tokens: int, reach: int = REACH):
         super().__init__()
         self.width, self.vocab_size, self.num_tokens, self.reach = width, vocab_size, num_tokens, reach
-        inner = 2 * width
-        self.begun = nn.Linear(width, inner, bias=False)
-        self.place = nn.Embedding(num_tokens, inner)
-        self.last = nn.Embedding(vocab_size, inner)
-        self.out = nn.Linear(inner, vocab_size, bias=False)
+        self.begun = nn.Linear(width, width, bias=False)
+        self.last = nn.Linear(width, width, bias=False)
+        self.place = nn.Embedding(num_tokens, width)
+        self.out = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.place.weight, std=0.5)
-        nn.init.normal_(self.last.weight, std=0.5)
-        nn.init.normal_(self.out.weight, std=0.02)
 
     def forward(self, hidden: Tensor, said: Tensor, last: Tensor) -> Tensor:
-        """hidden [..., D] of the step of the first token, `said` [...] tokens of the reply, the `last` of them [...]
-        -> logits [..., V] of the next."""
-        return self.out(F.gelu(self.begun(hidden) + self.place(said) + self.last(last)))
+        """hidden [..., D] of the step of the first token, `said` [...] tokens of the reply, the `last` of them embedded
+        [..., D] -> [..., D] to ask for the next."""
+        return hidden + self.out(F.gelu(self.begun(hidden) + self.place(said) + self.last(last)))
 
     def init_state(self, rows: int) -> PlanState:
         like = self.out.weight
@@ -50,9 +50,13 @@ class Plan(nn.Module):
         said, last, idle = torch.zeros(3, rows, dtype=torch.long, device=like.device).unbind(0)
         return PlanState(hidden, said, last, idle)
 
-    def choose(self, which: Tensor, state: PlanState) -> Tensor:
-        """Logits [B, V] of the next token, whenever it is due, with those of rows that have a plan replaced by it."""
-        planned = self(state.hidden, state.said.clamp(max=self.num_tokens - 1), state.last)
+    def next(self, last: Tensor, state: PlanState) -> Tensor:
+        """What the next token is asked for with [B, D]; the `last` one embedded [B, D]."""
+        out: Tensor = self(state.hidden, state.said.clamp(max=self.num_tokens - 1), last)
+        return out
+
+    def choose(self, planned: Tensor, which: Tensor, state: PlanState) -> Tensor:
+        """Logits [B, V] of the next token, whenever it is due: those that are `planned` in rows that have a plan."""
         has_one = (state.said > 0) & (state.said < self.num_tokens) & (state.idle < self.reach)
         return torch.where(has_one[:, None], planned.to(which.dtype), which)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from s2s.codec.base import Codec
 from s2s.models.ahead import Ahead, AheadState
 from s2s.models.duplex import DuplexModel
+from s2s.models.talker import TalkerState
 from s2s.nn.sampling import Controls, sample, uniform_draws
 from s2s.nn.transformer import TransformerState
 from s2s.streaming import State
@@ -72,13 +73,14 @@ class EchoStep:
 
 @dataclass
 class DuplexState:
-    """All that a conversation is, between two steps; `ahead` is None for models without that head."""
+    """All that a conversation is, between two steps; `ahead` and `talker` are None for models without."""
 
     encoder: State
     ring: RingState
     backbone: TransformerState
     decoder: State
     ahead: AheadState | None
+    talker: TalkerState | None
 
 
 class DuplexStep:
@@ -92,7 +94,8 @@ class DuplexStep:
         self.ring = TokenRing(model.layout)
         self.ahead: Ahead | None = None
         if model.ahead is not None:
-            self.ahead = Ahead(model.ahead, model.layout.stream(AGENT_TEXT).vocab_size, model.plan)
+            text = model.layout.stream(AGENT_TEXT)
+            self.ahead = Ahead(model.ahead, text.vocab_size, model.plan, model.embeddings[AGENT_TEXT])
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
         self.silence = silence_codes(codec) if silence is None else silence
 
@@ -108,6 +111,7 @@ class DuplexStep:
             self.model.init_state(rows),
             self.codec.init_decoder(rows),
             None if self.ahead is None else self.ahead.init_state(rows, device),
+            None if self.model.talker is None else self.model.talker.init_state(rows),
         )
 
     def wait(self, state: DuplexState, waits: Tensor) -> None:
@@ -132,7 +136,7 @@ class DuplexStep:
         hidden = self.think(inputs, state)
         draws = self.draws(state, controls)
         said = self.say_text(hidden, state, controls, draws)
-        said[self.audio_stream.name] = self.say_audio(hidden, state, controls, draws)
+        said[self.audio_stream.name] = self.say_audio(self.voice(inputs, hidden, said, state), state, controls, draws)
         if self.ahead is not None and state.ahead is not None:
             self.ahead.follow(said[AGENT_TEXT][:, 0], hidden, state.ahead)
         return said
@@ -175,11 +179,22 @@ class DuplexStep:
             ids = torch.where(ids == self.ring.last(state.ring, stream.name), stream.pad_id, ids)
         return ids[:, 0]
 
-    def say_audio(self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:
-        """Sample the codes of the spoken audio stream: hidden [B, D], `draws` of this step -> codes [B, K]."""
+    def voice(self, inputs: Tensor, hidden: Tensor, said: dict[str, Tensor], state: DuplexState) -> Tensor:
+        """What the sound is made from [B, W]: inputs [B, R] and hidden [B, D] of this step, the text that it `said`."""
+        if self.model.talker is None or state.talker is None:
+            return hidden
+        text = said[AGENT_TEXT]
+        self.model.talker.break_off(hidden, text[:, 0] < self.model.layout.stream(AGENT_TEXT).vocab_size, state.talker)
+        codes = inputs[:, self.model.layout.rows(self.audio_stream.name)]
+        return self.model.talk(text, codes[..., None], state.talker)[:, 0]
+
+    def say_audio(self, voice: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:
+        """Sample the codes of the spoken audio stream: voice [B, W], `draws` of this step -> codes [B, K]."""
         begun = self.ring.may_speak(state.ring, self.audio_stream)
         forced = torch.where(begun, -1, self.audio_stream.start_id)
-        return self.depth.sample(hidden, controls, draws[:, -self.depth.num_codebooks :], forced)
+        if state.talker is not None:
+            forced = torch.where(state.talker.stopped[:, None] & begun, self.silence, forced)
+        return self.depth.sample(voice, controls, draws[:, -self.depth.num_codebooks :], forced)
 
     def speak(self, codes: Tensor, state: DuplexState) -> Tensor:
         """Decode one frame, codes [B, K] -> wav [B, 1, step_size]; a frame before the first one is silence."""

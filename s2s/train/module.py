@@ -24,7 +24,13 @@ from s2s.train.plan import beginnings
 from s2s.train.reading import Reading, ReadRows
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
+from s2s.train.talking import partly_hidden, shifted, spliced
 from s2s.train.work import Work, count_skipped, duplex_flops
+
+MOST_STOPPED = 2
+"""Rows of a batch that a talker trained alone learns from where the agent breaks off."""
+STOP_STEPS = 12
+"""For how long the decision to break off counts."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class DuplexTrainConfig:
     With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
     only on the agent's text. Which reply follows from which words takes many more calls than their sound does, and
     words cost a quarter of it.
+    With `talker_only` it is the other way round: only the talker and the depth transformer are trained, on the agent's
+    tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
+    `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden.
+    `stop_weight` is that of the loss of where it breaks off.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -81,6 +91,11 @@ class DuplexTrainConfig:
     read_share: float = 0.0
     dictated_share: float = 0.0
     replies_only: bool = False
+    talker_only: bool = False
+    spliced_share: float = 0.3
+    shifted_share: float = 0.3
+    hidden_share: float = 0.1
+    stop_weight: float = 0.1
     max_skipped_steps: int = 20
 
 
@@ -99,8 +114,12 @@ class DuplexModule(pl.LightningModule):
             raise ValueError("read_share needs model.wording_layer, behind which tokens can be read")
         if config.model.wording_layer and tokenizer is not None:
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
+        if config.replies_only and config.talker_only:
+            raise ValueError("replies_only and talker_only leave nothing to train, allowed is one of them")
         if config.replies_only:
             self._keep_but_replies()
+        if config.talker_only:
+            self._keep_but_talker()
         self.silence: Tensor | None = None  # codes [K] of a caller who says nothing, where the codec is known
         self.skipped_steps = 0
         self.step_taken = True
@@ -116,6 +135,13 @@ class DuplexModule(pl.LightningModule):
         for part in (layers, model.backbone.norm, model.wording.back, *heads):
             if part is not None:
                 part.requires_grad_(True)
+
+    def _keep_but_talker(self) -> None:
+        if self.model.talker is None or self.model.depth is None:
+            raise ValueError("talker_only needs model.talker, which is trained")
+        self.requires_grad_(False)
+        for part in (self.model.talker, self.model.depth):
+            part.requires_grad_(True)
 
     def configure_optimizers(self) -> Any:
         c = self.config
@@ -149,6 +175,8 @@ class DuplexModule(pl.LightningModule):
         """Every part of the loss, already weighted."""
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
+        if c.talker_only:
+            return self._talker_losses(tracks, batch)
         tracks, waits, dictated = self._dictated(tracks, batch.get("waits"), lengths)
         read: ReadRows | None = None
         if self.reading is not None:
@@ -195,8 +223,37 @@ class DuplexModule(pl.LightningModule):
         if c.replies_only:
             self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
         else:
-            parts |= self._audio_losses(hidden, grid, mask, sounds, batch["agent_active"])
+            parts |= self._audio_losses(hidden, inputs, grid, mask, sounds, batch)
+            parts |= self._stop_loss(hidden, sounds & ~dictated[:, None], batch)
         return parts
+
+    def _talker_losses(self, tracks: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the agent's sound alone; what the backbone thinks is asked for only in rows that are broken off."""
+        layout, lengths = self.model.layout, batch["lengths"]
+        grid, mask = build_grid(layout, tracks)
+        valid = torch.arange(grid.shape[-1], device=grid.device) < lengths[:, None] - 1
+        valid = valid & (tracks["agent"][:, 0] != layout.stream("agent").pad_id)
+        inputs = model_inputs(layout, grid, batch.get("waits"))
+        parts = self._audio_losses(None, inputs, grid, mask, valid, batch)
+        rows = batch["agent_stopped"].any(dim=1).nonzero()[:MOST_STOPPED, 0]
+        if len(rows):
+            with torch.no_grad():
+                hidden = self.model(inputs[rows])
+            some = {name: batch[name][rows] for name in ("agent_active", "agent_stopped")}
+            parts |= self._stop_loss(hidden, valid[rows], some)
+        return parts
+
+    def _stop_loss(self, hidden: Tensor, valid: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """That of where the agent breaks off: hidden [B, S, D], steps that are `valid` [B, S]."""
+        if self.model.talker is None:
+            return {}
+        stopped, active = (_next_frame(batch[name]) for name in ("agent_stopped", "agent_active"))
+        losses = F.binary_cross_entropy_with_logits(
+            self.model.talker.stop(hidden)[..., 0].float(), stopped.float(), reduction="none"
+        )
+        # How long it stays silent is none of this decision's business.
+        weight = (active | stopped & F.pad(active[:, :-STOP_STEPS], (STOP_STEPS, 0))) & valid
+        return {"stop": self.config.stop_weight * (losses * weight).sum() / weight.sum().clamp(min=1)}
 
     def _plan_loss(self, plan: Plan, hidden: Tensor, written: Tensor, valid: Tensor) -> Tensor:
         """That of how replies begin: hidden [B, S, D], tokens `written` [B, S], steps that are `valid` [B, S]."""
@@ -206,8 +263,10 @@ class DuplexModule(pl.LightningModule):
             asked = (asked - torch.randint_like(asked, EVE + 1)).clamp(min=0)
         hidden = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
         said = torch.arange(1, plan.num_tokens, device=hidden.device).expand_as(begun.tokens)
-        logits = plan(hidden[:, :, None].expand(-1, -1, plan.num_tokens - 1, -1), said, begun.last)
-        return weighted_cross_entropy(logits, begun.tokens, begun.known.float())[0]
+        last = self.model.embeddings[AGENT_TEXT](begun.last)
+        asked = plan(hidden[:, :, None].expand(-1, -1, plan.num_tokens - 1, -1), said, last)
+        assert self.model.ahead is not None
+        return weighted_cross_entropy(self.model.ahead(asked), begun.tokens, begun.known.float())[0]
 
     def _inner_losses(
         self, pieces: list[Tensor], tokens: list[Tensor], text: Tensor, read: ReadRows | None, lengths: Tensor
@@ -273,22 +332,35 @@ class DuplexModule(pl.LightningModule):
         return inputs
 
     def _audio_losses(
-        self, hidden: Tensor, grid: Tensor, mask: Tensor, valid: Tensor, active: Tensor
+        self,
+        hidden: Tensor | None,
+        inputs: Tensor,
+        grid: Tensor,
+        mask: Tensor,
+        valid: Tensor,
+        batch: dict[str, Tensor],
     ) -> dict[str, Tensor]:
+        """Those of the agent's codes, given what the backbone thinks or, with a talker, the agent's own tracks."""
         stream, depth, c = self.model.audio_stream, self.model.depth, self.config
         if stream is None or depth is None:
             return {}
         rows = self.model.layout.rows(stream.name)
-        speaking = self._speaking(active)
+        speaking = self._speaking(batch["agent_active"])
         share = torch.where(speaking, c.speaking_share, c.silent_share)
         if not self.training:
             share = torch.ones_like(share)
-        chosen = torch.rand(share.shape, device=share.device) < share
-        weight = torch.where(speaking, 1.0, c.silent_weight) / share
-        index = (chosen & valid).flatten().nonzero()[:, 0]
-        codes = grid[:, rows].transpose(1, 2).flatten(0, 1)[index]  # [M, K]
+        chosen = (torch.rand(share.shape, device=share.device) < share) & valid
+        weight = mask[:, rows] * torch.where(speaking, 1.0, c.silent_weight)[:, None] / share[:, None]
+        codes = grid[:, rows]
+        if self.model.talker is not None:
+            # Where it breaks off is not for the talker to know.
+            weight = weight * ~_next_frame(batch["agent_stopped"])[:, None]
+            text = grid[:, self.model.layout.rows(AGENT_TEXT).start]
+            hidden, codes, weight, chosen = self._talk(text, inputs[:, rows], codes, weight, chosen)
+        assert hidden is not None
+        index = chosen.flatten().nonzero()[:, 0]
+        codes, counts = (x.transpose(1, 2).flatten(0, 1)[index] for x in (codes, weight))  # [M, K]
         logits = depth(hidden.flatten(0, 1)[index], codes)  # [M, K, V]
-        counts = mask[:, rows].transpose(1, 2).flatten(0, 1)[index] * weight.flatten()[index][:, None]
         if self.training:
             self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), len(index)))
         losses = F.cross_entropy(
@@ -299,6 +371,23 @@ class DuplexModule(pl.LightningModule):
         level[0] = c.first_codebook_weight
         per_codebook = c.audio_weight * per_codebook * level / level.sum()
         return {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
+
+    def _talk(
+        self, text: Tensor, past: Tensor, codes: Tensor, weight: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the talker makes of text [B, S] and `past` codes [B, K, S] -> [B, S, W], and codes, their weights and
+        the steps that are `chosen`, all in the order in which it heard them."""
+        c, stream, words = self.config, self.model.audio_stream, self.model.layout.stream(AGENT_TEXT)
+        assert stream is not None
+        if self.training:
+            if torch.rand(()) < c.spliced_share:
+                text, codes, weight, chosen = spliced(text, codes, weight, chosen, words.vocab_size)
+                past = torch.cat([past[..., :1], codes[..., :-1]], dim=-1)
+            text = shifted(text, c.shifted_share, words.pad_id)
+            past = partly_hidden(past, c.hidden_share, stream.pad_id)
+            wrong = torch.rand(past.shape, device=past.device) < c.history_noise
+            past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
+        return self.model.talk(text, past), codes, weight, chosen
 
     def _speaking(self, active: Tensor) -> Tensor:
         """Columns whose predicted frame is speech or its edges, from activity per frame [B, T]."""
@@ -350,6 +439,11 @@ class DuplexModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
+
+
+def _next_frame(marks: Tensor) -> Tensor:
+    """Marks of frames [B, T] at the steps that say them [B, S]."""
+    return F.pad(marks[:, 1:], (0, 1))
 
 
 @contextmanager

@@ -173,9 +173,9 @@ def start_from(module: CodecModule | DuplexModule, path: str) -> None:
     """Take over the averaged weights of a checkpoint, or the weights of an exported folder.
 
     A codec that begins with an exported one keeps its rounded weights in the part that is frozen; a decoder of other
-    sizes begins anew. The judges of a codec and the depth transformer and the spelling of a model are taken over where
-    both have them in the same sizes. Layers that a model has beyond those of the checkpoint begin as ones that change
-    nothing.
+    sizes begins anew. The judges of a codec and the parts of a model's depth transformer, its spelling, plan and talker
+    are taken over where both have them in the same sizes. Layers that a model has beyond those of the checkpoint begin
+    as ones that change nothing.
     """
     exported = Path(path).suffix != ".ckpt"
     if isinstance(module, DuplexModule):
@@ -215,14 +215,15 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     own = module.model.state_dict()
     new_wording = "wording.back.weight" in own and "wording.back.weight" not in weights
     new_ahead = "ahead.weight" in own and "ahead.weight" not in weights
-    for part in ("depth.", "spelling.", "wording.", "ahead.", "plan."):
+    depth = dict.fromkeys(".".join(name.split(".")[:2]) + "." for name in own if name.startswith("depth."))
+    for part in (*depth, "spelling.", "wording.", "ahead.", "plan.", "talker."):
         weights = _with_own(weights, own, part, path)
     for name in own.keys() - weights.keys():
         if name.startswith("backbone.layers."):
             # A layer more than there were: it changes nothing at first, as it adds nothing.
             adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
             weights[name] = torch.zeros_like(own[name]) if adds else own[name]
-    load_weights(module.model, weights, path)
+    load_weights(module.model, module.model.adapted(weights), path)
     if new_wording:
         module.model.read_wording()
     if new_ahead:

@@ -21,6 +21,7 @@ class Told(Plan):
         super().__init__(4, VOCAB, num_tokens=3)
 
     def forward(self, hidden: torch.Tensor, said: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """In place of what is asked for: the logits themselves."""
         wanted = hidden.gather(1, said[:, None])[:, 0].long()
         return torch.nn.functional.one_hot(wanted, VOCAB).float()
 
@@ -28,7 +29,7 @@ class Told(Plan):
 def write(plan: Plan, state: PlanState, token: int | None, hidden: tuple[float, ...] = (0, 0, 0, 0)) -> int:
     """One step that would write a token, or nothing; the token that it writes."""
     which = torch.nn.functional.one_hot(torch.tensor([token or 0]), VOCAB).float()
-    best = plan.choose(which, state).argmax(dim=1)
+    best = plan.choose(plan.next(state.hidden, state), which, state).argmax(dim=1)
     ids = torch.full_like(best, PAD) if token is None else best
     plan.follow(ids, torch.tensor([hidden]), state)
     return int(ids)
@@ -74,7 +75,7 @@ def test_rows_have_plans_of_their_own() -> None:
     state = plan.init_state(2)
     state.idle += REACH
     plan.follow(torch.tensor([1, PAD]), torch.tensor([[0.0, 3, 2, 0], [0, 4, 4, 0]]), state)
-    assert plan.choose(torch.eye(VOCAB)[:2], state).argmax(dim=1).tolist() == [3, 1]
+    assert plan.choose(plan.next(state.hidden, state), torch.eye(VOCAB)[:2], state).argmax(dim=1).tolist() == [3, 1]
 
 
 def test_the_step_writes_what_was_planned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,9 @@ def test_the_step_writes_what_was_planned(monkeypatch: pytest.MonkeyPatch) -> No
     with torch.no_grad():
         step.model.text_heads["agent_text"].weight[layout.pad_id] = 0.0
         step.model.ahead.weight[9] = 0.0
-    nine = torch.nn.functional.one_hot(torch.tensor([9, 9]), layout.vocab_size).float() * 100
+        step.model.ahead.weight[9, 0] = 1.0
+        step.model.ahead.weight[:9, 0] = step.model.ahead.weight[10:, 0] = -1.0
+    nine = torch.nn.functional.one_hot(torch.tensor([0, 0]), step.model.config.backbone.width).float() * 100
     monkeypatch.setattr(step.model.plan, "forward", lambda *args: nine)
     state, controls = step.init_state(2), same_controls(2)
     assert state.ahead is not None and state.ahead.plan is not None

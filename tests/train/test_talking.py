@@ -1,0 +1,134 @@
+"""How a talker is taught: words in another order keep their sound, and nothing but the talker learns."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.talking import partly_hidden, shifted, spliced
+from tests.tiny import SMALL_SPEC, random_tracks, tiny_layout, tiny_model
+
+VOCAB, PAD = 9, 10
+
+
+def words_with_their_sound() -> tuple[Tensor, Tensor]:
+    """Tokens [2, 30], and codes [2, 3, 30] that say, a step later, which word they belong to and how old it is."""
+    text, codes = torch.full((2, 30), PAD), torch.zeros(2, 3, 30, dtype=torch.long)
+    flat = [(at, at % VOCAB) for at in range(0, 60, 5)]
+    for number, (at, token) in enumerate(flat):
+        text.view(-1)[at] = token
+        for age in range(5):
+            place = (at + 1 + age) % 60
+            codes[place // 30, :, place % 30] = torch.tensor([token, age, number])
+    return text, codes
+
+
+def test_words_keep_their_sound_in_another_order() -> None:
+    torch.manual_seed(1)
+    text, codes = words_with_their_sound()
+    marks = codes[:, 2].float()
+    moved, sound, weight, chosen = spliced(text, codes, marks[:, None], codes[:, 2] > 5, VOCAB)
+    assert sorted(moved.flatten().tolist()) == sorted(text.flatten().tolist())
+    assert not torch.equal(moved, text)
+    flat, tokens = sound.transpose(0, 1).flatten(1), moved.flatten()
+    said = (tokens < VOCAB).nonzero()[:, 0].tolist()
+    assert len(said) == 12
+    for at in said:
+        for age in range(5):
+            place = (at + 1 + age) % 60
+            assert flat[0, place] == tokens[at] and flat[1, place] == age
+    assert torch.equal(weight[:, 0], sound[:, 2].float()) and torch.equal(chosen, sound[:, 2] > 5)
+    numbers = [int(flat[2, (at + 1) % 60]) for at in said]
+    follows = sum((b - a) % 12 == 1 for a, b in pairwise(numbers))
+    assert 0 < follows < 10, "some words still follow those that they did, others do not"
+
+
+def test_rows_are_shifted_by_a_step() -> None:
+    torch.manual_seed(0)
+    text = torch.arange(5).expand(300, 5)
+    found = {tuple(row) for row in shifted(text, 0.6, PAD).tolist()}
+    assert found == {(0, 1, 2, 3, 4), (1, 2, 3, 4, PAD), (PAD, 0, 1, 2, 3)}
+    assert torch.equal(shifted(text, 0.0, PAD), text)
+
+
+def test_of_the_past_some_is_hidden() -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(VOCAB, (40, 3, 200))
+    found = partly_hidden(codes, 0.2, PAD)
+    hidden = (found == PAD).all(dim=1)
+    assert torch.equal(hidden, (found == PAD).any(dim=1)), "whole frames"
+    assert 0.14 < hidden.float().mean() < 0.22
+    assert torch.equal(found[(~hidden)[:, None].expand_as(found)], codes[(~hidden)[:, None].expand_as(codes)])
+    assert torch.equal(partly_hidden(codes, 0.0, PAD), codes)
+
+
+def module(**settings: object) -> DuplexModule:
+    torch.manual_seed(0)
+    layout = tiny_layout(SMALL_SPEC)
+    return DuplexModule(DuplexTrainConfig(tiny_model(layout, talker=True).config, **settings))  # type: ignore[arg-type]
+
+
+def batch(rows: int = 4, length: int = 40) -> dict[str, Tensor]:
+    tracks = random_tracks(tiny_layout(SMALL_SPEC), rows, length)
+    return tracks | {
+        "agent_active": torch.ones(rows, length, dtype=torch.bool),
+        "agent_stopped": torch.zeros(rows, length, dtype=torch.bool),
+        "lengths": torch.full((rows,), length),
+    }
+
+
+def test_a_talker_alone_learns_its_sound_and_nothing_else_changes() -> None:
+    learner, given = module(talker_only=True, spliced_share=0.0, speaking_share=1.0), batch()
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    trained = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], 1e-2)
+    first = learner.eval().losses(given)
+    assert first.keys() == {"agent_first", "agent_rest"}
+    for _ in range(40):
+        trained.zero_grad()
+        torch.stack(list(learner.train().losses(given).values())).sum().backward()
+        trained.step()
+    assert learner.eval().losses(given)["agent_first"] < 0.7 * first["agent_first"]
+    changed = {n.split(".")[0] for n, value in learner.model.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed == {"talker", "depth"}
+
+
+def test_where_it_breaks_off_is_learned_from_what_is_heard_and_not_from_the_sound() -> None:
+    given = batch()
+    given["agent_stopped"][1, 20:30] = True
+    given["agent_active"][1, 20:30] = False
+    other = given | {"agent": given["agent"].clone()}
+    other["agent"][1, :, 20:30] = (other["agent"][1, :, 20:30] + 1) % SMALL_SPEC.codebook_size
+    learner = module(talker_only=True, spliced_share=0.0).eval()
+    one, two = learner.losses(given), learner.losses(other)
+    assert one.keys() == {"agent_first", "agent_rest", "stop"}
+    # The codes of the broken part are not asked for; those behind it see them.
+    given["agent_stopped"][1, 20:], other["agent_stopped"][1, 20:] = True, True
+    one, two = learner.losses(given), learner.losses(other)
+    assert torch.equal(one["agent_first"], two["agent_first"])
+    whole = module().eval().losses(given)
+    assert whole["stop"] > 0
+    trained = torch.optim.Adam(learner.parameters(), 3e-2)
+    for _ in range(60):
+        trained.zero_grad()
+        learner.losses(given)["stop"].backward()
+        trained.step()
+    assert learner.losses(given)["stop"] < 0.5 * one["stop"]
+
+
+def test_calls_are_never_spliced_unless_they_train() -> None:
+    given = batch()
+    learner = module(talker_only=True, spliced_share=1.0, hidden_share=0.9, shifted_share=1.0).eval()
+    assert torch.equal(learner.losses(given)["agent_first"], learner.losses(given)["agent_first"])
+    spread = {float(learner.train().losses(given)["agent_first"]) for _ in range(3)}
+    assert len(spread) == 3
+
+
+def test_something_has_to_be_left_to_train() -> None:
+    with pytest.raises(ValueError, match="replies_only and talker_only leave nothing to train"):
+        module(replies_only=True, talker_only=True)
+    with pytest.raises(ValueError, match=r"talker_only needs model\.talker"):
+        DuplexModule(DuplexTrainConfig(tiny_model(tiny_layout(SMALL_SPEC)).config, talker_only=True))
