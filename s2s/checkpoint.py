@@ -318,9 +318,13 @@ def _load_part(table: Mapping[str, Kind], part: Part, folder: Path, name: str) -
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: {name}.config: {error}") from error
     try:
-        with _no_larger_than(sum(weight_sizes(file).values())):
+        sizes = weight_sizes(file)
+        with _no_larger_than(sum(sizes.values())):
             module = kind.build(config)
-        load_weights(module, read_weights(file, _weights(module)), str(file))
+        like = _weights(module)
+        if isinstance(module, DuplexModel):
+            like = module.as_stored(like, sizes)
+        load_weights(module, read_weights(file, like), str(file))
     except WeightsError as error:
         raise CheckpointError(str(error)) from error
     except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:

@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from s2s.phrases import Phrase, Phrases
 from s2s.streams import dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
 from s2s.trained import codec_of, model_of
-from tests.tiny import SPEC, tiny_codec, tiny_model
+from tests.tiny import SPEC, stirred, tiny_codec, tiny_model
 
 LAYOUT = dialogue_layout(SPEC.num_codebooks, SPEC.codebook_size, 256)
 
@@ -50,6 +51,17 @@ def run(bundle: Bundle) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randn(1, 1, step.step_size, generator=generator) for _ in range(5)]
     return torch.cat([step(frame, state, Controls.uniform(1)).wav for frame in frames], dim=-1)
+
+
+def test_a_stream_that_is_not_read_may_have_a_whole_table(tmp_path: Path) -> None:
+    unread = replace(tiny_bundle().model.config, unread=("user_text",))  # type: ignore[union-attr]
+    bundle = replace(tiny_bundle(), model=stirred(DuplexModel(unread)))
+    folder = save(bundle, tmp_path / "unread")
+    file, name = folder / "model.safetensors", "embeddings.user_text.weight"
+    weights = load_file(str(file))
+    weights[name] = torch.cat([torch.randn(256, weights[name].shape[1]), weights[name]])
+    save_file(weights, str(file), metadata={"format": "pt", "weights": "float32"})
+    assert torch.equal(run(s2s.load(folder)), run(bundle))
 
 
 def test_a_saved_bundle_says_the_same(folder: Path) -> None:

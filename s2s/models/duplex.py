@@ -192,10 +192,22 @@ class DuplexModel(nn.Module):
         """hidden [..., D] -> name -> logits [..., V + 2]."""
         return {name: head(hidden) for name, head in self.text_heads.items()}
 
+    def as_stored(self, own: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """Tensors like this model's `own`, in the shapes of a file that has so many values of each, see `adapted`."""
+        stored, width = dict(own), self.config.backbone.width
+        for name in self._unread():
+            if name in stored and sizes.get(name, 0) > stored[name].numel():
+                stored[name] = stored[name].new_empty(sizes[name] // width, width)
+        return stored
+
     def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of an older checkpoint as this model has them: a stream that is not read had a whole table once."""
-        tables = {f"embeddings.{name}.weight" for name in self.config.unread}
-        return {name: weight[-2:] if name in tables else weight for name, weight in weights.items()}
+        unread = self._unread()
+        return {name: weight[-2:] if name in unread else weight for name, weight in weights.items()}
+
+    def _unread(self) -> set[str]:
+        """The names of the tables of START and PAD alone."""
+        return {f"embeddings.{name}.weight" for name in self.config.unread}
 
     @torch.no_grad()
     def start_from_codebooks(self, codebooks: Tensor) -> None:
