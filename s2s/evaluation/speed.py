@@ -183,7 +183,8 @@ def step_bytes(bundle: Bundle, config: BenchConfig) -> dict[str, int]:
     depth = model.depth
     layers = _weight_bytes(depth.layers, wide)
     weights = _weight_bytes(model, wide)
-    cache = config.rows * _cache_bytes(model.config.backbone)
+    talker = model.config.talker
+    cache = config.rows * (_cache_bytes(model.config.backbone) + (0 if talker is None else _cache_bytes(talker)))
     again = 0 if depth.config.per_step_weights else (depth.num_codebooks - 1) * layers
     return {
         "codec_weights": codec,

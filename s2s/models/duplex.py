@@ -23,9 +23,10 @@ class DuplexConfig:
 
     `code_width` is the width of one codebook's embedding. Behind the first `spelling_layer` layers the caller's words
     are spelled in `spelling_pieces`, behind the first `wording_layer` in tokens (0: nowhere), see `models.spelling`. Of
-    the text streams named in `unread` the model does not read back what it has written: a transcript that is right in
-    training and often wrong in a call is better not believed. Those named in `untimed` are learned without times, so
-    that a token which is written in several steps on end counts once; what has no times cannot be read back.
+    the spoken streams named in `unread` the backbone does not read back what it has said: a transcript that is right in
+    training and often wrong in a call is better not believed, and the sound of a reply, which is that of one recording,
+    gives away in training how the reply goes on. Those named in `untimed` are learned without times, so that a token
+    which is written in several steps on end counts once; what has no times cannot be read back.
     With `ahead` a second head of the agent's text says which token comes next, whenever that may be: what is said and
     when are two questions then, see `models.step`. The first `plan_tokens` tokens of a reply are then known in the
     step of the first one, see `models.plan` (0: none). With a `talker` the agent's sound is made from its text and its
@@ -52,11 +53,14 @@ class DuplexConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, allowed is 0 to {layers}")
         if self.spelling_layer and self.spelling_layer == self.wording_layer:
             raise ValueError(f"spelling_layer and wording_layer are both {self.spelling_layer}, allowed is one each")
+        spoken = [s.name for s in self.layout.side("speak")]
         texts = [s.name for s in self.layout.side("speak") if s.num_rows == 1]
-        if not set(self.unread) <= set(texts):
-            raise ValueError(f"unread is {list(self.unread)}, allowed are {texts}")
-        if not set(self.untimed) <= set(self.unread):
-            raise ValueError(f"untimed is {list(self.untimed)}, allowed is what is unread: {list(self.unread)}")
+        if not set(self.unread) <= set(spoken):
+            raise ValueError(f"unread is {list(self.unread)}, allowed are {spoken}")
+        if self.talker is None and not set(self.unread) <= set(texts):
+            raise ValueError(f"unread is {list(self.unread)}, without a talker allowed are {texts}")
+        if not set(self.untimed) <= set(self.unread) & set(texts):
+            raise ValueError(f"untimed is {list(self.untimed)}, allowed are the texts that are unread")
         if self.plan_tokens not in (0, *range(2, 17)) or (self.plan_tokens and not self.ahead):
             raise ValueError(f"plan_tokens is {self.plan_tokens}, allowed is 0, and with ahead 2 to 16")
         if self.talker is not None and AGENT_TEXT not in set(texts) - set(self.untimed):
@@ -171,7 +175,8 @@ class DuplexModel(nn.Module):
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]
             if stream.name in self.config.unread:
-                ids = torch.where(ids == stream.start_id, stream.start_id, stream.pad_id) - stream.vocab_size
+                ids = torch.where(ids == stream.start_id, stream.start_id, stream.pad_id)
+                ids = ids - stream.vocab_size * (stream.num_rows == 1)
             parts.append(self.embeddings[stream.name](ids if stream.num_rows > 1 else ids[:, 0]))
         after: dict[int, Callable[[Tensor], Tensor]] = {}
         if self.spelling is not None:
@@ -207,7 +212,7 @@ class DuplexModel(nn.Module):
 
     def _unread(self) -> set[str]:
         """The names of the tables of START and PAD alone."""
-        return {f"embeddings.{name}.weight" for name in self.config.unread}
+        return {f"embeddings.{name}.weight" for name in self.config.unread if name in self.text_heads}
 
     @torch.no_grad()
     def start_from_codebooks(self, codebooks: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,13 +24,11 @@ from s2s.train.plan import beginnings
 from s2s.train.reading import Reading, ReadRows
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
-from s2s.train.talking import partly_hidden, shifted, spliced
+from s2s.train.talking import Lesson, next_frame, partly_hidden, shifted, spliced, stop_loss
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 MOST_STOPPED = 2
 """Rows of a batch that a talker trained alone learns from where the agent breaks off."""
-STOP_STEPS = 12
-"""For how long the decision to break off counts."""
 
 
 @dataclass(frozen=True)
@@ -247,13 +245,8 @@ class DuplexModule(pl.LightningModule):
         """That of where the agent breaks off: hidden [B, S, D], steps that are `valid` [B, S]."""
         if self.model.talker is None:
             return {}
-        stopped, active = (_next_frame(batch[name]) for name in ("agent_stopped", "agent_active"))
-        losses = F.binary_cross_entropy_with_logits(
-            self.model.talker.stop(hidden)[..., 0].float(), stopped.float(), reduction="none"
-        )
-        # How long it stays silent is none of this decision's business.
-        weight = (active | stopped & F.pad(active[:, :-STOP_STEPS], (STOP_STEPS, 0))) & valid
-        return {"stop": self.config.stop_weight * (losses * weight).sum() / weight.sum().clamp(min=1)}
+        logits = self.model.talker.stop(hidden)[..., 0]
+        return {"stop": self.config.stop_weight * stop_loss(logits, valid, batch)}
 
     def _plan_loss(self, plan: Plan, hidden: Tensor, written: Tensor, valid: Tensor) -> Tensor:
         """That of how replies begin: hidden [B, S, D], tokens `written` [B, S], steps that are `valid` [B, S]."""
@@ -354,15 +347,20 @@ class DuplexModule(pl.LightningModule):
         codes = grid[:, rows]
         if self.model.talker is not None:
             # Where it breaks off is not for the talker to know.
-            weight = weight * ~_next_frame(batch["agent_stopped"])[:, None]
+            weight = weight * ~next_frame(batch["agent_stopped"])[:, None]
             text = grid[:, self.model.layout.rows(AGENT_TEXT).start]
-            hidden, codes, weight, chosen = self._talk(text, inputs[:, rows], codes, weight, chosen)
+            lesson = Lesson(text, inputs[:, rows], codes, weight, chosen)
+            if self.training:
+                lesson = self._taught(lesson)
+            hidden = self.model.talk(lesson.text, lesson.past)
+            codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None
         index = chosen.flatten().nonzero()[:, 0]
         codes, counts = (x.transpose(1, 2).flatten(0, 1)[index] for x in (codes, weight))  # [M, K]
         logits = depth(hidden.flatten(0, 1)[index], codes)  # [M, K, V]
         if self.training:
-            self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), len(index)))
+            flops = duplex_flops(self.model, valid.numel(), len(index), thinks=not c.talker_only)
+            self.work = Work(valid.numel(), flops)
         losses = F.cross_entropy(
             logits.flatten(0, 1).float(), codes.flatten().clamp(max=stream.vocab_size - 1), reduction="none"
         )
@@ -372,22 +370,17 @@ class DuplexModule(pl.LightningModule):
         per_codebook = c.audio_weight * per_codebook * level / level.sum()
         return {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
 
-    def _talk(
-        self, text: Tensor, past: Tensor, codes: Tensor, weight: Tensor, chosen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the talker makes of text [B, S] and `past` codes [B, K, S] -> [B, S, W], and codes, their weights and
-        the steps that are `chosen`, all in the order in which it heard them."""
-        c, stream, words = self.config, self.model.audio_stream, self.model.layout.stream(AGENT_TEXT)
+    def _taught(self, lesson: Lesson) -> Lesson:
+        """What a talker is given to learn from in training."""
+        c, stream = self.config, self.model.audio_stream
         assert stream is not None
-        if self.training:
-            if torch.rand(()) < c.spliced_share:
-                text, codes, weight, chosen = spliced(text, codes, weight, chosen, words.vocab_size)
-                past = torch.cat([past[..., :1], codes[..., :-1]], dim=-1)
-            text = shifted(text, c.shifted_share, words.pad_id)
-            past = partly_hidden(past, c.hidden_share, stream.pad_id)
-            wrong = torch.rand(past.shape, device=past.device) < c.history_noise
-            past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
-        return self.model.talk(text, past), codes, weight, chosen
+        words = self.model.layout.stream(AGENT_TEXT)
+        if torch.rand(()) < c.spliced_share:
+            lesson = spliced(lesson, words.vocab_size)
+        past = partly_hidden(lesson.past, c.hidden_share, stream.pad_id)
+        wrong = torch.rand(past.shape, device=past.device) < c.history_noise
+        past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
+        return replace(lesson, text=shifted(lesson.text, c.shifted_share, words.pad_id), past=past)
 
     def _speaking(self, active: Tensor) -> Tensor:
         """Columns whose predicted frame is speech or its edges, from activity per frame [B, T]."""
@@ -439,11 +432,6 @@ class DuplexModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
-
-
-def _next_frame(marks: Tensor) -> Tensor:
-    """Marks of frames [B, T] at the steps that say them [B, S]."""
-    return F.pad(marks[:, 1:], (0, 1))
 
 
 @contextmanager

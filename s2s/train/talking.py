@@ -6,6 +6,9 @@ the text does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,28 +19,55 @@ JOINT_SHARE = 0.5
 """Of words, those in front of which a recording is cut."""
 HIDDEN_STEPS = 4
 """How many codes in a row are hidden."""
+STOP_STEPS = 12
+"""For how long the decision to break off counts."""
 
 
-def spliced(
-    text: Tensor, codes: Tensor, weight: Tensor, chosen: Tensor, vocab_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The words of all rows in another order: tokens [B, S], any codes [B, K, S] and weights [B, K', S] of columns, and
-    which columns are `chosen` [B, S].
+@dataclass(frozen=True)
+class Lesson:
+    """What a talker learns from: text [B, S], past and codes [B, K, S] of the steps before and of these, what each code
+    counts [B, K, S] and which steps are `chosen` to be said [B, S]."""
+
+    text: Tensor
+    past: Tensor
+    codes: Tensor
+    weight: Tensor
+    chosen: Tensor
+
+
+def spliced(lesson: Lesson, vocab_size: int) -> Lesson:
+    """The words of all rows in another order.
 
     A word is what lies between its first token and that of the next one, in its sound `AGENT_LEAD_STEPS` later.
     """
-    rows, size = text.shape
-    said = (text < vocab_size).flatten()
-    cut = said & ~said.roll(1) & (torch.rand(rows * size, device=text.device) < JOINT_SHARE)
+    rows, size = lesson.text.shape
+    said = (lesson.text < vocab_size).flatten()
+    cut = said & ~said.roll(1) & (torch.rand(rows * size, device=said.device) < JOINT_SHARE)
     # A number for each part, and as many as there might be, so that a GPU is not waited for.
-    order = torch.rand(rows * size + 1, device=text.device)[cut.cumsum(0)].sort(stable=True).indices
+    order = torch.rand(rows * size + 1, device=said.device)[cut.cumsum(0)].sort(stable=True).indices
     sound = (order.roll(AGENT_LEAD_STEPS) + AGENT_LEAD_STEPS) % (rows * size)
 
     def moved(x: Tensor, order: Tensor) -> Tensor:
         return x.transpose(0, 1).flatten(1)[:, order].unflatten(1, (rows, size)).transpose(0, 1)
 
-    text, chosen = moved(text[:, None], order)[:, 0], moved(chosen[:, None], sound)[:, 0]
-    return text, moved(codes, sound), moved(weight, sound), chosen
+    codes, weight = moved(lesson.codes, sound), moved(lesson.weight, sound)
+    past = torch.cat([lesson.past[..., :1], codes[..., :-1]], dim=-1)
+    text, chosen = moved(lesson.text[:, None], order)[:, 0], moved(lesson.chosen[:, None], sound)[:, 0]
+    return Lesson(text, past, codes, weight, chosen)
+
+
+def stop_loss(logits: Tensor, valid: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """That of where the agent breaks off: logits [B, S], steps that are `valid` [B, S]."""
+    stopped, active = next_frame(batch["agent_stopped"]), next_frame(batch["agent_active"])
+    losses = F.binary_cross_entropy_with_logits(logits.float(), stopped.float(), reduction="none")
+    # For how long it stays silent is none of this decision's business.
+    weight = (active | stopped & F.pad(active[:, :-STOP_STEPS], (STOP_STEPS, 0))) & valid
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
+
+
+def next_frame(marks: Tensor) -> Tensor:
+    """Marks of frames [B, T] at the steps that say them [B, S]."""
+    return F.pad(marks[:, 1:], (0, 1))
 
 
 def shifted(text: Tensor, share: float, pad_id: int) -> Tensor:

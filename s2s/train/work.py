@@ -2,8 +2,7 @@
 
 A product with a weight costs 2 operations forward and 4 backward for each position it is applied to, so a batch costs
 6 * (parameters) * (positions), summed over the parts of a model that run at different rates; 2 where a weight is not
-trained and none below it is. Attention scores, norms,
-losses, transforms and judges are not counted.
+trained and none below it is. Attention scores, norms, losses, transforms and judges are not counted.
 """
 
 from __future__ import annotations
@@ -28,9 +27,12 @@ class Work:
     flops: float = 0.0
 
 
-def duplex_flops(model: DuplexModel, steps: int, depth_steps: int) -> float:
-    """Operations of a batch with `steps` columns in all, of which the depth transformer saw `depth_steps`."""
-    said = [model.backbone, model.text_heads]
+def duplex_flops(model: DuplexModel, steps: int, depth_steps: int, thinks: bool = True) -> float:
+    """Operations of a batch with `steps` columns in all, of which the depth transformer saw `depth_steps`; where it
+    `thinks`, the backbone saw all of them."""
+    said: list[nn.Module] = [model.backbone, model.text_heads] if thinks else []
+    if model.talker is not None and depth_steps:
+        said.append(model.talker)
     flops = (2.0 * _size(said) + 4.0 * _size(said, trained=True)) * steps
     if model.depth is not None and depth_steps:
         depth, count = model.depth, model.depth.num_codebooks

@@ -123,14 +123,33 @@ def test_a_stream_that_is_not_read_changes_nothing_that_is_said() -> None:
     assert torch.equal(model(grid), reads(other))
 
 
-def test_only_text_that_is_said_can_be_unread() -> None:
-    with pytest.raises(ValueError, match=r"allowed are .'user_text', 'agent_text'"):
-        replace(tiny_model(tiny_layout(SMALL_SPEC)).config, unread=("user",))
+def test_with_a_talker_the_backbone_need_not_hear_its_own_voice() -> None:
+    layout = tiny_layout(SMALL_SPEC)
+    hears = tiny_model(layout, talker=True)
+    model = DuplexModel(replace(hears.config, unread=("agent",))).eval()
+    model.load_state_dict(model.adapted(hears.state_dict()))
+    grid, _ = build_grid(layout, random_tracks(layout, 2, 9))
+    other, rows, stream = grid.clone(), layout.rows("agent"), layout.stream("agent")
+    other[:, rows] = (other[:, rows] + 1) % stream.vocab_size
+    assert torch.equal(model(grid), model(other))
+    assert not torch.equal(hears(grid), hears(other))
+    other[:, rows] = stream.pad_id
+    assert torch.equal(model(grid), hears(other))
+    grid[:, rows, 0] = other[:, rows, 0] = stream.start_id
+    assert torch.equal(model(grid), hears(other)), "START is still seen"
+
+
+def test_only_what_is_said_can_be_unread() -> None:
+    config = tiny_model(tiny_layout(SMALL_SPEC)).config
+    with pytest.raises(ValueError, match=r"allowed are .'user_text', 'agent_text', 'agent'"):
+        replace(config, unread=("user",))
+    with pytest.raises(ValueError, match=r"without a talker allowed are .'user_text', 'agent_text'"):
+        replace(config, unread=("agent",))
 
 
 def test_what_has_no_times_is_not_read_back() -> None:
     config = tiny_model(tiny_layout(SMALL_SPEC)).config
-    with pytest.raises(ValueError, match=r"untimed is \['user_text'\], allowed is what is unread: \[\]"):
+    with pytest.raises(ValueError, match=r"untimed is \['user_text'\], allowed are the texts that are unread"):
         replace(config, untimed=("user_text",))
 
 

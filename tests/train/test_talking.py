@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from s2s.train.module import DuplexModule, DuplexTrainConfig
-from s2s.train.talking import partly_hidden, shifted, spliced
+from s2s.train.talking import Lesson, partly_hidden, shifted, spliced
 from tests.tiny import SMALL_SPEC, random_tracks, tiny_layout, tiny_model
 
 VOCAB, PAD = 9, 10
@@ -31,7 +31,8 @@ def test_words_keep_their_sound_in_another_order() -> None:
     torch.manual_seed(1)
     text, codes = words_with_their_sound()
     marks = codes[:, 2].float()
-    moved, sound, weight, chosen = spliced(text, codes, marks[:, None], codes[:, 2] > 5, VOCAB)
+    found = spliced(Lesson(text, codes.roll(1, -1), codes, marks[:, None], codes[:, 2] > 5), VOCAB)
+    moved, sound = found.text, found.codes
     assert sorted(moved.flatten().tolist()) == sorted(text.flatten().tolist())
     assert not torch.equal(moved, text)
     flat, tokens = sound.transpose(0, 1).flatten(1), moved.flatten()
@@ -41,7 +42,8 @@ def test_words_keep_their_sound_in_another_order() -> None:
         for age in range(5):
             place = (at + 1 + age) % 60
             assert flat[0, place] == tokens[at] and flat[1, place] == age
-    assert torch.equal(weight[:, 0], sound[:, 2].float()) and torch.equal(chosen, sound[:, 2] > 5)
+    assert torch.equal(found.weight[:, 0], sound[:, 2].float()) and torch.equal(found.chosen, sound[:, 2] > 5)
+    assert torch.equal(found.past[..., 1:], sound[..., :-1]), "the past is that of the new order"
     numbers = [int(flat[2, (at + 1) % 60]) for at in said]
     follows = sum((b - a) % 12 == 1 for a, b in pairwise(numbers))
     assert 0 < follows < 10, "some words still follow those that they did, others do not"

@@ -31,6 +31,16 @@ def test_duplex_flops_are_those_of_the_products(per_step_weights: bool) -> None:
     assert duplex_flops(model, 24, 10) == pytest.approx(counted(forward), rel=0.2)
 
 
+def test_a_talker_alone_costs_nothing_of_the_backbone() -> None:
+    model = tiny_model(talker=True)
+    talker = counted(lambda: model.talk(torch.randint(9, (2, 12)), torch.randint(9, (2, 4, 12))))
+    both = duplex_flops(model, 24, 10, thinks=False)
+    depth = duplex_flops(tiny_model(), 24, 10) - duplex_flops(tiny_model(), 24, 0)
+    # The embedding of codes has a product as well, and depth reads less than a backbone's width.
+    assert both - depth == pytest.approx(talker, rel=0.3)
+    assert duplex_flops(model, 24, 10) - both == duplex_flops(tiny_model(), 24, 0)
+
+
 def test_codec_flops_are_those_of_the_products() -> None:
     codec = tiny_codec()
     samples = 10 * codec.spec.frame_size
