@@ -80,7 +80,7 @@ if ((stage <= 6)); then
     encode --stage written --spoken --count $((calls * 2 / 3)) --drawn "$drawn" --seed 5
 fi
 if ((stage <= 7)); then
-    echo "7/8 the model: hearing and speaking, then which reply follows from which words, then all of it again"
+    echo "7/8 the model: hearing and speaking, which reply follows from which words, all of it again, and how words are said"
     shards="data.shards=[$out/train,$out/turns,$out/listen,$out/written,$out/spoken]"
     s2s train experiment=support_desk folder="$out/first" codec_from="$out/general" "$shards" "${train[@]}"
     s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
@@ -91,14 +91,17 @@ if ((stage <= 7)); then
         s2s train experiment=support_desk_gpu folder="$out/longer" codec_from="$out/general" \
             init_from="$(newest "$out/model")" "$shards" "${train[@]}"
     fi
+    model="$out/model"
+    [[ ! -d "$out/longer" ]] || model="$out/longer"
+    s2s train experiment=support_desk_talker folder="$out/talker" codec_from="$out/general" \
+        init_from="$(newest "$model")" "data.shards=[$out/train,$out/spoken]" "${train[@]}"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
-    voice="$out/voice" model="$out/model"
+    voice="$out/voice"
     [[ ! -d "$out/judged" ]] || voice="$out/judged"
-    [[ ! -d "$out/longer" ]] || model="$out/longer"
     s2s export "$out/support_desk" --codec "$(newest "$voice")" --general-decoder "$(newest "$out/many")" \
-        --model "$(newest "$model")" --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
+        --model "$(newest "$out/talker")" --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
     set -f
     evaluation=("callers=[$(listed ${CLIPS:-} "$out/callers/*.parquet")]" "agent=$out/agent.parquet")
     [[ -z "${NOISE:-}" ]] || evaluation+=("noise=[$(listed $NOISE)]")
