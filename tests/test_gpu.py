@@ -102,10 +102,11 @@ def speak(engine: Engine, count: int) -> list[np.ndarray]:
 
 def test_losses_are_those_of_the_cpu() -> None:
     torch.manual_seed(0)
-    model = tiny_model(ahead=True)
+    model = tiny_model(ahead=True, talker=True)
     module, layout, shape = DuplexModule(DuplexTrainConfig(model.config)).eval(), model.layout, (3, 20)
     module.model.load_state_dict(model.state_dict())
     batch = {s.name: torch.randint(s.vocab_size, (3, s.num_rows, 20)) for s in layout.streams}
+    batch |= {"agent_stopped": torch.rand(shape) < 0.1}
     batch |= {"agent_active": torch.rand(shape) < 0.5, "lengths": torch.tensor([20, 17, 9]), "waits": torch.ones(3) > 0}
     expected = module.losses(batch)
     found = module.cuda().losses({name: value.cuda() for name, value in batch.items()})
