@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 
 
+STOP_LOGIT = -1.5
+"""From where on the agent breaks off: rather once too often than to talk on for a third of a second more."""
+
+
 @dataclass
 class TalkerState:
     """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool."""
@@ -48,5 +52,5 @@ class Talker(nn.Module):
 
     def break_off(self, hidden: Tensor, says: Tensor, state: TalkerState) -> None:
         """Take note of a step: hidden [B, D] of the backbone, in which rows it writes a word [B] bool."""
-        stops = self.stop(hidden)[:, 0] > 0
+        stops = self.stop(hidden)[:, 0] > STOP_LOGIT
         state.stopped.copy_((state.stopped | stops) & ~says)

@@ -185,7 +185,7 @@ class DuplexModule(pl.LightningModule):
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)
         valid = steps < lengths[:, None] - 1  # the last column predicts a frame beyond the end
-        inputs = model_inputs(layout, grid, waits)
+        inputs = said = model_inputs(layout, grid, waits)
         if self.training:
             inputs = self._with_masks(self._with_noise(inputs))
         given, sounds = None, valid
@@ -221,7 +221,7 @@ class DuplexModule(pl.LightningModule):
         if c.replies_only:
             self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
         else:
-            parts |= self._audio_losses(hidden, inputs, grid, mask, sounds, batch)
+            parts |= self._audio_losses(hidden, said, grid, mask, sounds, batch)
             parts |= self._stop_loss(hidden, sounds & ~dictated[:, None], batch)
         return parts
 
@@ -394,8 +394,8 @@ class DuplexModule(pl.LightningModule):
         for stream in self.model.layout.side("speak"):
             rows = self.model.layout.rows(stream.name)
             past = inputs[:, rows]
-            replace = (torch.rand(past.shape, device=past.device) < c.history_noise) & (past < stream.vocab_size)
-            past = torch.where(replace, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
+            wrong = (torch.rand(past.shape, device=past.device) < c.history_noise) & (past < stream.vocab_size)
+            past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
             share = {"user_text": c.hidden_transcripts, "agent": c.hidden_voice}.get(stream.name, 0.0)
             hidden = torch.rand(len(past), 1, 1, device=past.device) < share
             past = torch.where(hidden & (past < stream.vocab_size), stream.pad_id, past)

@@ -64,7 +64,7 @@ def test_it_breaks_off_until_the_next_word(monkeypatch: pytest.MonkeyPatch) -> N
     step = tiny_step(SMALL_SPEC, talker=True)
     assert step.model.talker is not None
     silence = silence_codes(step.codec)
-    stops = iter([-1, -1, 1, -1, -1, -1, 1, -1])
+    stops = iter([-2, -2, 1, -2, -2, -2, 1, -2])
     monkeypatch.setattr(step.model.talker.stop, "forward", lambda hidden: torch.full((1, 1), float(next(stops))))
     codes = said(step, monkeypatch, [3, None, None, None, 5, None, 6, None], 1)
     silent = [torch.equal(frame, silence) for frame in codes.T]
