@@ -124,13 +124,13 @@ def step_parts(step: DuplexStep) -> list[Part]:
     def draws(values: Values, state: DuplexState) -> Tensor:
         return step.draws(state, controls_of(values))
 
-    audio = step.audio_stream.name
+    audio, speaker = step.audio_stream.name, "depth" if step.model.talker is None else "talker"
     return [
         ("encode", lambda v, s: {"codes": step.codec.encode(v["wav"], s.encoder)[..., 0]}),
         ("ring", lambda v, s: {"inputs": step.ring.read(s.ring, {"user": v["codes"]})}),
         ("backbone", lambda v, s: {"hidden": step.think(v["inputs"], s)}),
         ("text", lambda v, s: step.say_text(v["hidden"], s, controls_of(v), draws(v, s))),
-        ("talker", lambda v, s: {"voice": step.voice(v["inputs"], v["hidden"], v, s)}),
+        (speaker, lambda v, s: {"voice": step.voice(v["inputs"], v["hidden"], v, s)}),
         ("depth", lambda v, s: {audio: step.say_audio(v["voice"], s, controls_of(v), draws(v, s))}),
         ("ring", lambda v, s: {"frame": step.ring.write(s.ring, said(v))[audio]}),
         ("decode", lambda v, s: {"out": step.speak(v["frame"], s)}),

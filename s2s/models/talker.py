@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 
-
 STOP_LOGIT = -1.5
 """From where on the agent breaks off: rather once too often than to talk on for a third of a second more."""
 
