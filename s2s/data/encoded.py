@@ -107,7 +107,8 @@ class EncodedDataset(Dataset[Batch]):
         stopped = np.zeros(dialogue.num_frames, bool)
         said = np.flatnonzero(dialogue.agent_text != self.info.text_pad_id)
         for event in dialogue.meta.get("events", ()):
-            if event.get("kind") == "agent_stops":
+            # What else stands in the meta of other people's dialogues is theirs.
+            if isinstance(event, dict) and event.get("kind") == "agent_stops":
                 first = math.ceil(event["at_s"] * self.info.sample_rate / self.info.frame_size)
                 later = said[said > first]
                 stopped[first : later[0] if later.size else None] = True
