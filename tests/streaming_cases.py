@@ -186,11 +186,16 @@ def run_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
 
 
 def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
-    """Words, sound and whether a word is written [B, 1, 2 D + 1] -> what the talker makes of them and whether the agent
-    is silent [B, 1, W + 1]."""
+    """Words, sound and whether a word is written [B, 1, 2 D + 1] -> what the talker makes of them, whether the next
+    word was due and whether the agent is silent [B, 1, W + 2]."""
     words, sound, says = x.split([5, 5, 1], dim=-1)
+    clock = talker.clock(state)
+    assert clock is not None
+    due = clock.due.clone()
     talker.break_off(words[:, 0], says[:, 0, 0] > 0, state)
-    return torch.cat([talker(words, sound, state), state.stopped[:, None, None].to(x.dtype)], dim=-1)
+    voice = talker(words, sound, state)
+    talker.listen(voice[:, 0], state)
+    return torch.cat([voice, torch.stack([due, clock.stopped], dim=-1)[:, None].to(x.dtype)], dim=-1)
 
 
 def graphed_step() -> GraphedStep:
@@ -366,7 +371,7 @@ CASES = [
     Case(
         "talker",
         (Talker,),
-        lambda: stirred(Talker(TransformerConfig(12, 2, 2, 1, hidden=16, window=4), 5)).double(),
+        lambda: stirred(Talker(TransformerConfig(12, 2, 2, 1, hidden=16, window=4), 5, True)).double(),
         vectors(11),
         run=run_talker,
         gradient=False,
@@ -391,6 +396,11 @@ CASES = [
         "duplex step with a talker",
         DuplexStep,
         lambda: tiny_step(SMALL_SPEC, acoustic_delay=1, dtype=torch.float64, talker=True),
+    ),
+    live(
+        "duplex step with a talker that keeps time",
+        DuplexStep,
+        lambda: tiny_step(SMALL_SPEC, dtype=torch.float64, ahead=True, talker=True, talker_keeps_time=True),
     ),
     live("traced step", TracedStep, traced_step),
     live("graphed step", GraphedStep, graphed_step),  # as it is on a CPU; its graphs are tested in test_gpu.py

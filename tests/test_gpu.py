@@ -102,7 +102,7 @@ def speak(engine: Engine, count: int) -> list[np.ndarray]:
 
 def test_losses_are_those_of_the_cpu() -> None:
     torch.manual_seed(0)
-    model = tiny_model(ahead=True, talker=True)
+    model = tiny_model(ahead=True, talker=True, talker_keeps_time=True)
     module, layout, shape = DuplexModule(DuplexTrainConfig(model.config)).eval(), model.layout, (3, 20)
     module.model.load_state_dict(model.state_dict())
     batch = {s.name: torch.randint(s.vocab_size, (3, s.num_rows, 20)) for s in layout.streams}

@@ -5,7 +5,7 @@ Every parameter is random, those too that start at zero or one: an untouched bia
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,7 @@ def tiny_model_config(
     ahead: bool = False,
     plan_tokens: int = 0,
     talker: bool = False,
+    talker_keeps_time: bool = False,
 ) -> DuplexConfig:
     return DuplexConfig(
         layout=layout or tiny_layout(),
@@ -101,23 +102,16 @@ def tiny_model_config(
         talker=TransformerConfig(width=16, num_layers=1, num_heads=2, num_kv_heads=1, hidden=20, window=4)
         if talker
         else None,
+        talker_keeps_time=talker_keeps_time,
     )
 
 
 def tiny_model(
-    layout: StreamLayout | None = None,
-    window: int = 5,
-    per_step_weights: bool = False,
-    seed: int = 0,
-    spelling_layer: int = 0,
-    ahead: bool = False,
-    plan_tokens: int = 0,
-    talker: bool = False,
+    layout: StreamLayout | None = None, window: int = 5, per_step_weights: bool = False, seed: int = 0, **kind: Any
 ) -> DuplexModel:
-    """The duplex model with a few thousand random weights."""
+    """The duplex model with a few thousand random weights; `kind`: what else `tiny_model_config` takes."""
     torch.manual_seed(seed)
-    config = tiny_model_config(layout, window, per_step_weights, spelling_layer, ahead, plan_tokens, talker)
-    return stirred(DuplexModel(config), seed)
+    return stirred(DuplexModel(tiny_model_config(layout, window, per_step_weights, **kind)), seed)
 
 
 def tiny_step(
@@ -126,14 +120,11 @@ def tiny_step(
     window: int = 5,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-    ahead: bool = False,
-    plan_tokens: int = 0,
-    talker: bool = False,
+    **kind: Any,
 ) -> DuplexStep:
-    """A whole step, wav to wav."""
+    """A whole step, wav to wav, of a `tiny_model` of this kind."""
     codec = tiny_codec(spec, seed).to(dtype)
-    layout = tiny_layout(spec, acoustic_delay)
-    model = tiny_model(layout, window, seed=seed, ahead=ahead, plan_tokens=plan_tokens, talker=talker)
+    model = tiny_model(tiny_layout(spec, acoustic_delay), window, seed=seed, **kind)
     return DuplexStep(codec, model.to(dtype))
 
 

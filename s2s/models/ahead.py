@@ -2,6 +2,10 @@
 
 The head of the text decides in every step whether a token is due. Which one it is was decided right behind the last
 token, before any PAD had gone by: how long the agent waits is its own doing and says nothing about what was asked.
+
+Where a talker keeps time, it was also decided there whether anything comes next in this reply. If so, it comes when the
+talker has the word before out; the first head decides when a reply begins, and nothing else. By itself it knows the
+recordings' times by heart, and a word that misses its step by one is never said.
 """
 
 from __future__ import annotations
@@ -15,15 +19,30 @@ from s2s.models.plan import Plan, PlanState
 
 HOLD_STEPS = 6
 """Steps for which a decision stands. Behind a longer pause another reply may be due, so it is taken anew."""
+REPLY_STEPS = 24
+"""Steps from one token to the next within a reply, at most: the pause between two sentences. Where a talker keeps time,
+a decision stands as long."""
+CERTAIN = 1e4
+"""A difference of logits that leaves nothing to chance."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What a talker knows of the time: rows in which the next token is `due` [B] bool, and those in which the agent has
+    `stopped` amid a reply [B] bool."""
+
+    due: Tensor
+    stopped: Tensor
 
 
 @dataclass
 class AheadState:
-    """logits [B, V] of the token behind the last one, as they were there; since: steps since the last token [B]; plan:
-    of the reply that has begun, None for models without."""
+    """logits [B, V + 2] of the token behind the last one, as they were there; left: steps in which it may still be of
+    the same reply, `REPLY_STEPS` right behind the last one [B]; plan: of the reply that has begun, None for models
+    without."""
 
     logits: Tensor
-    since: Tensor
+    left: Tensor
     plan: PlanState | None
 
 
@@ -35,27 +54,39 @@ class Ahead:
         self.head, self.vocab_size, self.plan, self.words = head, vocab_size, plan, words
 
     def init_state(self, rows: int, device: torch.device) -> AheadState:
-        logits = torch.zeros(rows, self.vocab_size, device=device)
-        plan = None if self.plan is None else self.plan.init_state(rows)
-        return AheadState(logits, torch.zeros(rows, dtype=torch.long, device=device), plan)
+        logits = torch.zeros(rows, self.vocab_size + 2, device=device)
+        left = torch.zeros(rows, dtype=torch.long, device=device)
+        return AheadState(logits, left, None if self.plan is None else self.plan.init_state(rows))
 
-    def decide(self, hidden: Tensor, logits: Tensor, state: AheadState) -> Tensor:
+    def decide(self, hidden: Tensor, logits: Tensor, state: AheadState, clock: Clock | None = None) -> Tensor:
         """Logits [B, V + 2] of a step, with its tokens as the second head would have them; hidden [B, D].
 
-        The likeliest token is as likely as the likeliest was before: a token is due when it was due.
+        The likeliest token is as likely as the likeliest was before: a token is due when it was due. With a `clock`
+        this is so at the beginning of a reply; within it, a token is due when it is by the clock.
         """
-        now = self.head(hidden)[:, : self.vocab_size].to(state.logits.dtype)
-        state.logits.copy_(torch.where((state.since == 0)[:, None], now, state.logits))
-        which = torch.where((state.since < HOLD_STEPS)[:, None], state.logits, now)
+        size, now = self.vocab_size, self.head(hidden).to(state.logits.dtype)
+        state.logits.copy_(torch.where((state.left == REPLY_STEPS)[:, None], now, state.logits))
+        stands = state.left > REPLY_STEPS - HOLD_STEPS
+        if clock is not None:
+            stands = self.goes_on(state) & ~clock.stopped
+        which = torch.where(stands[:, None], state.logits, now)[:, :size]
         if self.plan is not None and self.words is not None and state.plan is not None:
             asked = self.plan.next(self.words(state.plan.last), state.plan)
-            which = self.plan.choose(self.head(asked)[:, : self.vocab_size], which, state.plan)
-        tokens, silence = logits[:, : self.vocab_size], logits[:, self.vocab_size :]
+            which = self.plan.choose(self.head(asked)[:, :size], which, state.plan)
+        tokens, silence = logits[:, :size], logits[:, size:]
         which = which - which.amax(dim=1, keepdim=True) + tokens.amax(dim=1, keepdim=True)
-        return torch.cat([which.to(logits.dtype), silence], dim=1)
+        if clock is not None:
+            due = clock.due | (state.left == 1)
+            silence = silence + (stands * torch.where(due, -CERTAIN, CERTAIN))[:, None]
+        return torch.cat([which.to(logits.dtype), silence.to(logits.dtype)], dim=1)
+
+    def goes_on(self, state: AheadState) -> Tensor:
+        """Rows amid a reply of which more is to come [B] bool."""
+        more = state.logits[:, : self.vocab_size].amax(dim=1) > state.logits[:, self.vocab_size + 1]
+        return more & (state.left > 0)
 
     def follow(self, ids: Tensor, hidden: Tensor, state: AheadState) -> None:
         """Take note of what was written in a step, ids [B], hidden [B, D]."""
         if self.plan is not None and state.plan is not None:
             self.plan.follow(ids, hidden, state.plan)
-        state.since.copy_(torch.where(ids < self.vocab_size, 0, state.since + 1))
+        state.left.copy_(torch.where(ids < self.vocab_size, REPLY_STEPS, (state.left - 1).clamp(min=0)))

@@ -1,7 +1,8 @@
 """A step whose agent says a given text: the model decides when a word comes, the text decides which.
 
 The text is put into the stream of the agent's words, in place of what the model would write there, and the model says
-it as it says its own. A word begins in a step in which the model would rather write something than nothing; the tokens
+it as it says its own. A word begins in a step in which the model would rather write something than nothing, behind the
+first word in one for which the talker, where there is one, has the word before out; the tokens
 of a word follow each other without a gap, as they do in training. Where the model wants nothing for `Pace` steps, the
 next word comes all the same. Behind the last one the agent writes nothing any more.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from s2s.codec.base import Codec
+from s2s.models.ahead import REPLY_STEPS
 from s2s.models.duplex import DuplexModel
 from s2s.models.step import DuplexState, DuplexStep
 from s2s.nn.sampling import Controls
@@ -97,6 +99,8 @@ class DictatedStep(DuplexStep):
         joined = state.joined.gather(1, place)[:, 0] > 0
         content, pad = logits[:, : self.stream.vocab_size], logits[:, self.stream.pad_id]
         wants = content.float().logsumexp(dim=-1) > pad.float()
+        if self.model.config.talker_keeps_time and state.talker is not None:
+            wants = torch.where((state.said > 0) & (state.idle < REPLY_STEPS), state.talker.due, wants)
         late = state.idle >= torch.where(state.said > 0, self.pace.next, self.pace.first)
         says = may & (token > 0) & (joined | wants | late)
         state.pushed += says & ~joined & ~wants

@@ -30,7 +30,8 @@ class DuplexConfig:
     With `ahead` a second head of the agent's text says which token comes next, whenever that may be: what is said and
     when are two questions then, see `models.step`. The first `plan_tokens` tokens of a reply are then known in the
     step of the first one, see `models.plan` (0: none). With a `talker` the agent's sound is made from its text and its
-    own past alone, see `models.talker`; without, from what the backbone thinks.
+    own past alone, see `models.talker`; without, from what the backbone thinks. With
+    `talker_keeps_time` the talker says when the next word of a reply is due, and `ahead` whether there is one.
     """
 
     layout: StreamLayout = field(default_factory=lambda: dialogue_layout(8, 1024, 512))
@@ -45,6 +46,7 @@ class DuplexConfig:
     ahead: bool = False
     plan_tokens: int = 0
     talker: TransformerConfig | None = None
+    talker_keeps_time: bool = False
 
     def __post_init__(self) -> None:
         layers = self.backbone.num_layers
@@ -65,6 +67,8 @@ class DuplexConfig:
             raise ValueError(f"plan_tokens is {self.plan_tokens}, allowed is 0, and with ahead 2 to 16")
         if self.talker is not None and AGENT_TEXT not in set(texts) - set(self.untimed):
             raise ValueError(f"a talker needs a stream {AGENT_TEXT!r} with times, the texts are {texts}")
+        if self.talker_keeps_time and (self.talker is None or not self.ahead):
+            raise ValueError("talker_keeps_time is true, which needs a talker and ahead")
         if self.ahead and AGENT_TEXT not in set(texts) - set(self.untimed):
             raise ValueError(f"ahead needs a stream {AGENT_TEXT!r} with times, the texts are {texts}")
 
@@ -140,7 +144,8 @@ class DuplexModel(nn.Module):
         if audio:
             stream, inner = audio[0], width
             if config.talker is not None:
-                self.talker, inner = Talker(config.talker, width), config.talker.width
+                self.talker = Talker(config.talker, width, config.talker_keeps_time)
+                inner = config.talker.width
             self.depth = DepthTransformer(config.depth, inner, stream.num_rows, stream.vocab_size, stream.table_size)
 
     @property

@@ -157,7 +157,9 @@ class DuplexStep:
         """What the text streams are sampled from: hidden [B, D] -> name -> logits [B, V + 2]."""
         logits = self.model.text_logits(hidden)
         if self.ahead is not None and state.ahead is not None:
-            logits[AGENT_TEXT] = self.ahead.decide(hidden, logits[AGENT_TEXT], state.ahead)
+            talker = self.model.talker
+            clock = None if talker is None or state.talker is None else talker.clock(state.talker)
+            logits[AGENT_TEXT] = self.ahead.decide(hidden, logits[AGENT_TEXT], state.ahead, clock)
         return logits
 
     def say_text(
@@ -186,7 +188,9 @@ class DuplexStep:
         text = said[AGENT_TEXT]
         self.model.talker.break_off(hidden, text[:, 0] < self.model.layout.stream(AGENT_TEXT).vocab_size, state.talker)
         codes = inputs[:, self.model.layout.rows(self.audio_stream.name)]
-        return self.model.talk(text, codes[..., None], state.talker)[:, 0]
+        voice = self.model.talk(text, codes[..., None], state.talker)[:, 0]
+        self.model.talker.listen(voice, state.talker)
+        return voice
 
     def say_audio(self, voice: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:
         """Sample the codes of the spoken audio stream: voice [B, W], `draws` of this step -> codes [B, K]."""

@@ -3,7 +3,10 @@
 In all of training the agent says aloud what its text says, and both follow from what the caller has said. A voice
 that reads the backbone's thoughts finds the sound of a number in them before its text is written, and of two ways to be
 right it learns whichever is easier; where the two disagree in a call, what is heard is not what is written. A voice
-that has only the text can but say the text. The backbone decides what is said and when, and when to break off.
+that has only the text can but say the text. The backbone decides what is said, when to begin and when to break off.
+
+Within a reply the talker may keep time, too: it is the one that hears how far the word before has got. The backbone
+does not hear its own voice; of how long words take it knows what it remembers of the recordings.
 
 Source of the division: Xu et al. 2025, "Qwen2.5-Omni" (thinker and talker).
 """
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from s2s.models.ahead import Clock
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 
 STOP_LOGIT = -1.5
@@ -23,31 +27,43 @@ STOP_LOGIT = -1.5
 
 @dataclass
 class TalkerState:
-    """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool."""
+    """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool; due:
+    whether the next token is, by what was said in the last step [B] bool."""
 
     layers: TransformerState
     stopped: Tensor
+    due: Tensor
 
 
 class Talker(nn.Module):
     """A small causal transformer over the agent's words and codes, both embedded in `width`."""
 
-    def __init__(self, config: TransformerConfig, width: int):
+    def __init__(self, config: TransformerConfig, width: int, keeps_time: bool = False):
         super().__init__()
         self.words = nn.Linear(width, config.width, bias=False)
         self.sound = nn.Linear(width, config.width, bias=False)
         self.transformer = Transformer(config)
         self.stop = nn.Linear(width, 1)
+        self.due = nn.Linear(config.width, 1) if keeps_time else None
 
     def init_state(self, rows: int) -> TalkerState:
-        stopped = torch.zeros(rows, dtype=torch.bool, device=self.stop.weight.device)
-        return TalkerState(self.transformer.init_state(rows), stopped)
+        stopped, due = torch.zeros(2, rows, dtype=torch.bool, device=self.stop.weight.device).unbind(0)
+        return TalkerState(self.transformer.init_state(rows), stopped, due)
 
     def forward(self, words: Tensor, sound: Tensor, state: TalkerState | None = None) -> Tensor:
         """Tokens of each step and codes of the step before, embedded, [B, S, D] both -> [B, S, W]."""
         x = self.words(words) + self.sound(sound)
         y: Tensor = self.transformer(x, None if state is None else state.layers)
         return y
+
+    def clock(self, state: TalkerState) -> Clock | None:
+        """The time as it is in this step; None for a talker that does not keep it."""
+        return None if self.due is None else Clock(state.due, state.stopped)
+
+    def listen(self, voice: Tensor, state: TalkerState) -> None:
+        """Take note of what it has made of a step [B, W]."""
+        if self.due is not None:
+            state.due.copy_(self.due(voice)[:, 0] > 0)
 
     def break_off(self, hidden: Tensor, says: Tensor, state: TalkerState) -> None:
         """Take note of a step: hidden [B, D] of the backbone, in which rows it writes a word [B] bool."""

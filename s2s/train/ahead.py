@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s2s.models.ahead import REPLY_STEPS
 from s2s.models.plan import REACH
 
 EVE = 5
@@ -32,12 +33,16 @@ def neighbours(said: Tensor) -> tuple[Tensor, Tensor]:
     return following, before
 
 
-def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor, Tensor]:
+def next_tokens(
+    target: Tensor, vocab_size: int, valid: Tensor, caller: Tensor | None = None, over: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Which token each step is asked for, and what the answer counts.
 
     Args:
         target: the stream's tokens [B, S], from vocab_size on not words.
         valid: steps that count at all [B, S] bool.
+        caller: steps with a token of the caller's [B, S] bool, which parts two replies that follow each other closely.
+        over: what is asked for behind the last token of a reply; None: nothing.
 
     Returns:
         The token that is due in a step or next [B, S], and weights [B, S]: 1 in the step behind a token and in the
@@ -49,8 +54,18 @@ def next_tokens(target: Tensor, vocab_size: int, valid: Tensor) -> tuple[Tensor,
     said = (target < vocab_size) & valid
     following, before = neighbours(said)
     ahead, since = following - steps, steps - before
-    decisive = (since == 1) & (ahead <= REACH) | (ahead == 0) & (since > REACH + 1)
+    same = ahead <= REACH
+    if caller is not None:
+        heard = F.pad(caller.long().cumsum(-1), (1, 0))
+        between = heard.gather(-1, following) - heard.gather(-1, steps)
+        same |= (ahead < REPLY_STEPS) & (between == 0)
+    decisive = (since == 1) & same | (ahead == 0) & (since > REACH + 1)
     weight = torch.where(decisive, 1.0, EVE_WEIGHT * (ahead <= EVE)) * (following < size)
     said_lately = F.avg_pool1d(F.pad(said.float()[:, None], (REACH, -1)), REACH, stride=1)[:, 0] * REACH
     weight = weight * torch.where(said_lately < OPEN_TOKENS - 0.5, OPEN_WEIGHT, 1.0)
-    return target.gather(-1, following.clamp(max=size - 1)), weight
+    tokens = target.gather(-1, following.clamp(max=size - 1))
+    if over is not None:
+        # Where the row ends soon, nobody knows.
+        ends = (since == 1) & ~same & F.pad(valid, (0, REPLY_STEPS))[:, REPLY_STEPS:]
+        tokens, weight = torch.where(ends, over, tokens), torch.where(ends, 1.0, weight)
+    return tokens, weight

@@ -24,7 +24,7 @@ from s2s.train.plan import beginnings
 from s2s.train.reading import Reading, ReadRows
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
-from s2s.train.talking import Lesson, next_frame, partly_hidden, shifted, spliced, stop_loss
+from s2s.train.talking import Lesson, due_loss, next_frame, partly_hidden, shifted, spliced, stop_loss
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 MOST_STOPPED = 2
@@ -57,7 +57,7 @@ class DuplexTrainConfig:
     With `talker_only` it is the other way round: only the talker and the depth transformer are trained, on the agent's
     tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
     `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden.
-    `stop_weight` is that of the loss of where it breaks off.
+    `stop_weight` is that of the loss of where it breaks off, `due_weight` that of when the next word is due.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -94,6 +94,7 @@ class DuplexTrainConfig:
     shifted_share: float = 0.3
     hidden_share: float = 0.1
     stop_weight: float = 0.1
+    due_weight: float = 0.3
     max_skipped_steps: int = 20
 
 
@@ -211,7 +212,9 @@ class DuplexModule(pl.LightningModule):
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
         if self.model.ahead is not None:
             vocab_size, written = layout.stream(AGENT_TEXT).vocab_size, grid[:, layout.rows(AGENT_TEXT).start]
-            target, weight = next_tokens(written, vocab_size, valid)
+            user = grid[:, layout.rows(USER_TEXT).start] < layout.stream(USER_TEXT).vocab_size
+            over = layout.stream(AGENT_TEXT).pad_id if c.model.talker_keeps_time else None
+            target, weight = next_tokens(written, vocab_size, valid, user, over)
             loss, _ = weighted_cross_entropy(self.model.ahead(hidden), target, weight * ~dictated[:, None])
             parts["ahead"] = c.ahead_weight * loss
             if self.model.plan is not None:
@@ -337,6 +340,7 @@ class DuplexModule(pl.LightningModule):
         stream, depth, c = self.model.audio_stream, self.model.depth, self.config
         if stream is None or depth is None:
             return {}
+        parts: dict[str, Tensor] = {}
         rows = self.model.layout.rows(stream.name)
         speaking = self._speaking(batch["agent_active"])
         share = torch.where(speaking, c.speaking_share, c.silent_share)
@@ -350,9 +354,14 @@ class DuplexModule(pl.LightningModule):
             weight = weight * ~next_frame(batch["agent_stopped"])[:, None]
             text = grid[:, self.model.layout.rows(AGENT_TEXT).start]
             lesson = Lesson(text, inputs[:, rows], codes, weight, chosen)
+            given = lesson = self._spliced(lesson)
             if self.training:
-                lesson = self._taught(lesson)
-            hidden = self.model.talk(lesson.text, lesson.past)
+                given = self._disturbed(lesson)
+            hidden = self.model.talk(given.text, given.past)
+            if self.model.talker.due is not None:
+                heard, words = lesson.codes[:, 0] < stream.vocab_size, self.model.layout.stream(AGENT_TEXT)
+                logits = self.model.talker.due(hidden)[..., 0]
+                parts["due"] = c.due_weight * due_loss(logits, lesson.text, heard, words.vocab_size)
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None
         index = chosen.flatten().nonzero()[:, 0]
@@ -368,15 +377,19 @@ class DuplexModule(pl.LightningModule):
         level = torch.ones_like(per_codebook)
         level[0] = c.first_codebook_weight
         per_codebook = c.audio_weight * per_codebook * level / level.sum()
-        return {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
+        return parts | {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
 
-    def _taught(self, lesson: Lesson) -> Lesson:
-        """What a talker is given to learn from in training."""
+    def _spliced(self, lesson: Lesson) -> Lesson:
+        """What a talker learns from, now and then with the words in another order."""
+        if self.training and torch.rand(()) < self.config.spliced_share:
+            return spliced(lesson, self.model.layout.stream(AGENT_TEXT).vocab_size)
+        return lesson
+
+    def _disturbed(self, lesson: Lesson) -> Lesson:
+        """The same as a call would have it: with errors in the past, and words that come early or late."""
         c, stream = self.config, self.model.audio_stream
         assert stream is not None
         words = self.model.layout.stream(AGENT_TEXT)
-        if torch.rand(()) < c.spliced_share:
-            lesson = spliced(lesson, words.vocab_size)
         past = partly_hidden(lesson.past, c.hidden_share, stream.pad_id)
         wrong = torch.rand(past.shape, device=past.device) < c.history_noise
         past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2s.data.align import AGENT_LEAD_STEPS
+from s2s.models.ahead import REPLY_STEPS
+from s2s.train.ahead import neighbours
 
 JOINT_SHARE = 0.5
 """Of words, those in front of which a recording is cut."""
@@ -54,6 +56,19 @@ def spliced(lesson: Lesson, vocab_size: int) -> Lesson:
     past = torch.cat([lesson.past[..., :1], codes[..., :-1]], dim=-1)
     text, chosen = moved(lesson.text[:, None], order)[:, 0], moved(lesson.chosen[:, None], sound)[:, 0]
     return Lesson(text, past, codes, weight, chosen)
+
+
+def due_loss(logits: Tensor, text: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
+    """That of when the next token is due within a reply: logits [B, S] of steps that are `valid` [B, S], text [B, S].
+
+    Behind the last token of a reply nothing is asked: whether it goes on is not for the talker to know.
+    """
+    said = text < vocab_size
+    following, before = neighbours(said)
+    inside = (following - before <= REPLY_STEPS) & (following < said.shape[-1])
+    losses = F.binary_cross_entropy_with_logits(logits[:, :-1].float(), said[:, 1:].float(), reduction="none")
+    weight = (inside[:, 1:] & valid[:, :-1]).float()
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
 def stop_loss(logits: Tensor, valid: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

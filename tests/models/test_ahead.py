@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from s2s.models.ahead import HOLD_STEPS, Ahead
+from s2s.models.ahead import HOLD_STEPS, Ahead, Clock
 from s2s.models.duplex import DuplexConfig, DuplexModel
 from s2s.streams import Stream, StreamLayout
 from tests.tiny import SMALL_SPEC, same_controls, tiny_layout, tiny_model, tiny_step
@@ -17,11 +17,11 @@ VOCAB = 3
 PAD = VOCAB
 
 
-def decided(ahead: Ahead, state: object, favourite: int, due: bool) -> int:
+def decided(ahead: Ahead, state: object, favourite: int, due: bool, clock: Clock | None = None) -> int:
     """The id of a step whose second head favours a token, and whose first one wants some token or none."""
     hidden = torch.nn.functional.one_hot(torch.tensor([favourite]), VOCAB + 2).float()
     logits = torch.tensor([[5.0 if due else 0.0, 1.0, 1.0, 3.0, 0.0]])
-    ids = ahead.decide(hidden, logits, state).argmax(dim=1)  # type: ignore[arg-type]
+    ids = ahead.decide(hidden, logits, state, clock).argmax(dim=1)  # type: ignore[arg-type]
     ahead.follow(ids, hidden, state)  # type: ignore[arg-type]
     return int(ids)
 
@@ -33,8 +33,24 @@ def ahead() -> Ahead:
 
 def test_what_was_decided_behind_the_last_token_stands(ahead: Ahead) -> None:
     state = ahead.init_state(1, torch.device("cpu"))
-    said = [decided(ahead, state, *step) for step in ((1, False), (2, False), (2, True), (0, False), (1, True))]
-    assert said == [PAD, PAD, 1, PAD, 0]
+    wishes = ((2, True), (1, False), (2, False), (2, True), (0, False), (1, True))
+    assert [decided(ahead, state, *wish) for wish in wishes] == [2, PAD, PAD, 1, PAD, 0]
+
+
+def test_by_a_clock_a_reply_goes_on_when_it_is_due_as_long_as_there_is_more(ahead: Ahead) -> None:
+    def said(*wishes: tuple[int, bool, bool, bool]) -> list[int]:
+        """Favourite of the second head, what the first one and the clock want, whether the agent has stopped."""
+        state, found = ahead.init_state(1, torch.device("cpu")), []
+        for favourite, due, by_clock, stopped in wishes:
+            clock = Clock(torch.tensor([by_clock]), torch.tensor([stopped]))
+            found.append(decided(ahead, state, favourite, due, clock))
+        return found
+
+    yes, no, over = True, False, PAD + 1
+    assert said((2, no, yes, no), (2, yes, no, no)) == [PAD, 2], "the beginning is for the first head to decide"
+    assert said((2, yes, no, no), (1, yes, no, no), (0, no, yes, no)) == [2, PAD, 1], "then only the clock counts"
+    assert said((2, yes, no, no), (over, no, yes, no), (0, yes, no, no)) == [2, PAD, 0], "and again behind the end"
+    assert said((2, yes, no, no), (1, no, yes, yes), (0, yes, no, yes)) == [2, PAD, 0], "or where the agent broke off"
 
 
 def test_a_token_comes_when_the_first_head_wants_one(ahead: Ahead) -> None:

@@ -76,6 +76,18 @@ def test_the_models_wish_decides_when() -> None:
     assert places == list(range(0, 18, 2)) and said(ids[0]) == list(range(9))
 
 
+def test_a_talker_decides_when_the_next_word_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = DictatedStep(tiny_codec(SMALL_SPEC), tiny_model(LAYOUT, ahead=True, talker=True, talker_keeps_time=True))
+    head, talker = step.model.text_heads["agent_text"], step.model.talker
+    assert talker is not None
+    monkeypatch.setattr(head, "forward", lambda hidden: torch.zeros(1, PAD + 1))
+    moods = iter([-3, -3, -3, 1, -3, 1, 1, 1, 1, 1])
+    monkeypatch.setattr(talker.due, "forward", lambda voice: torch.full((1, 1), float(next(moods))))
+    ids, _, state = say(step, [WORDS], 10)
+    _ = PAD
+    assert ids[0].tolist() == [3, 1, _, _, 7, _, 2, 5, 2, _] and state.pushed.tolist() == [0]
+
+
 def test_rows_say_their_own_text_and_no_text_is_silence() -> None:
     step, texts = dictated_step(), [WORDS, [], [[4]]]
     ids, _, state = say(step, texts, 90)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2s.models.ahead import REPLY_STEPS
 from s2s.models.step import DuplexState, DuplexStep, silence_codes
 from s2s.streams import build_grid, model_inputs
 from tests.tiny import SMALL_SPEC, random_tracks, same_controls, tiny_layout, tiny_model, tiny_step
@@ -74,7 +75,7 @@ def test_it_breaks_off_until_the_next_word(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_live_it_is_what_was_trained() -> None:
-    step = tiny_step(SMALL_SPEC, acoustic_delay=1, talker=True)
+    step = tiny_step(SMALL_SPEC, acoustic_delay=1, ahead=True, talker=True, talker_keeps_time=True)
     model, layout = step.model, step.model.layout
     tracks = random_tracks(layout, 2, STEPS)
     grid, _ = build_grid(layout, tracks)
@@ -85,6 +86,55 @@ def test_live_it_is_what_was_trained() -> None:
         text = {"agent_text": grid[:, row, s : s + 1]}
         voice = step.voice(inputs[..., s], torch.zeros(2, model.config.backbone.width), text, state)
         torch.testing.assert_close(voice, whole[:, s])
+        assert state.talker is not None and model.talker is not None
+        assert model.talker.due is not None
+        assert torch.equal(state.talker.due, model.talker.due(whole[:, s])[:, 0] > 0)
+
+
+def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], reply: int = 99) -> list[bool]:
+    """In which steps a word is written: what speaks for it by the backbone, by the talker in each step before, and how
+    many words the reply has."""
+    step = tiny_step(SMALL_SPEC, ahead=True, talker=True, talker_keeps_time=True)
+    talker, text = step.model.talker, step.model.layout.stream("agent_text")
+    assert talker is not None and talker.due is not None and step.model.ahead is not None
+    torch.nn.init.constant_(talker.stop.bias, -100.0)
+    moods, said = iter(due), list[bool]()
+    likings = torch.arange(text.table_size)[None]
+
+    def next_word(hidden: Tensor) -> Tensor:
+        return 1.0 * (likings == 4) + 2.0 * (likings == text.pad_id) * (sum(said) >= reply)
+
+    monkeypatch.setattr(talker.due, "forward", lambda voice: torch.full((1, 1), next(moods)))
+    monkeypatch.setattr(step.model.text_heads["agent_text"], "forward", lambda hidden: likes * (likings != text.pad_id))
+    monkeypatch.setattr(step.model.ahead, "forward", next_word)
+    state, silence = step.init_state(1), torch.zeros(1, 1, step.step_size)
+    for _ in due:
+        said.append(int(step(silence, state, same_controls(1)).text["agent_text"]) == 4)
+    return said
+
+
+def test_within_a_reply_the_talker_keeps_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager = written(monkeypatch, 3.0, [-9, -9, 1, -9, -9, 9, 9, -9])
+    assert eager == [True, False, False, True, False, False, True, True], "no sooner and no later than it is due"
+    assert written(monkeypatch, -1.0, [9] * 8) == [False] * 8, "when it begins is for the backbone to decide"
+
+
+def test_a_reply_that_is_over_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert written(monkeypatch, 3.0, [-9, 9, -9, 9, 9, 9], reply=10) == [True, False, True, False, True, True]
+    # From then on it is the backbone again that decides when another one begins.
+    assert written(monkeypatch, 3.0, [-9, 9, -9, 9, 9, 9], reply=2) == [True, False, True, True, True, True]
+
+
+def test_a_talker_that_has_no_opinion_for_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = written(monkeypatch, 3.0, [-99.0] * (REPLY_STEPS + 2))
+    assert [at for at, says in enumerate(found) if says] == [0, REPLY_STEPS]
+
+
+def test_only_a_talker_beside_a_look_ahead_keeps_time() -> None:
+    assert tiny_model(talker=True).talker.due is None  # type: ignore[union-attr]
+    for settings in ({"talker": True}, {"ahead": True}):
+        with pytest.raises(ValueError, match="talker_keeps_time is true, which needs a talker and ahead"):
+            tiny_model(talker_keeps_time=True, **settings)
 
 
 def test_a_talker_needs_words_with_times() -> None:
