@@ -19,6 +19,7 @@ from s2s.codec.base import Codec
 from s2s.models.ahead import REPLY_STEPS
 from s2s.models.duplex import DuplexModel
 from s2s.models.step import DuplexState, DuplexStep
+from s2s.models.talker import EVEN
 from s2s.nn.sampling import Controls
 from s2s.streams import AGENT_TEXT
 
@@ -100,7 +101,7 @@ class DictatedStep(DuplexStep):
         content, pad = logits[:, : self.stream.vocab_size], logits[:, self.stream.pad_id]
         wants = content.float().logsumexp(dim=-1) > pad.float()
         if self.model.config.talker_keeps_time and state.talker is not None:
-            wants = torch.where((state.said > 0) & (state.idle < REPLY_STEPS), state.talker.due, wants)
+            wants = torch.where((state.said > 0) & (state.idle < REPLY_STEPS), state.talker.due > EVEN, wants)
         late = state.idle >= torch.where(state.said > 0, self.pace.next, self.pace.first)
         says = may & (token > 0) & (joined | wants | late)
         state.pushed += says & ~joined & ~wants

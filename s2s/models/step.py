@@ -186,10 +186,11 @@ class DuplexStep:
         if self.model.talker is None or state.talker is None:
             return hidden
         text = said[AGENT_TEXT]
-        self.model.talker.break_off(hidden, text[:, 0] < self.model.layout.stream(AGENT_TEXT).vocab_size, state.talker)
+        says = text[:, 0] < self.model.layout.stream(AGENT_TEXT).vocab_size
+        self.model.talker.break_off(hidden, says, state.talker)
         codes = inputs[:, self.model.layout.rows(self.audio_stream.name)]
         voice = self.model.talk(text, codes[..., None], state.talker)[:, 0]
-        self.model.talker.listen(voice, state.talker)
+        self.model.talker.listen(voice, says, state.talker)
         return voice
 
     def say_audio(self, voice: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:

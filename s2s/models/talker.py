@@ -13,14 +13,18 @@ Source of the division: Xu et al. 2025, "Qwen2.5-Omni" (thinker and talker).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s.models.ahead import Clock
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 
+EVEN = math.log(2)
+"""Nats at which a word would have come as likely as not."""
 STOP_LOGIT = -1.5
 """From where on the agent breaks off: rather once too often than to talk on for a third of a second more."""
 
@@ -28,7 +32,7 @@ STOP_LOGIT = -1.5
 @dataclass
 class TalkerState:
     """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool; due:
-    whether the next token is, by what was said in the last step [B] bool."""
+    by how much the next token is, in nats of the chance that it would have come by now [B]."""
 
     layers: TransformerState
     stopped: Tensor
@@ -47,7 +51,9 @@ class Talker(nn.Module):
         self.due = nn.Linear(config.width, 1) if keeps_time else None
 
     def init_state(self, rows: int) -> TalkerState:
-        stopped, due = torch.zeros(2, rows, dtype=torch.bool, device=self.stop.weight.device).unbind(0)
+        like = self.stop.weight
+        stopped = torch.zeros(rows, dtype=torch.bool, device=like.device)
+        due = torch.zeros(rows, dtype=like.dtype, device=like.device)
         return TalkerState(self.transformer.init_state(rows), stopped, due)
 
     def forward(self, words: Tensor, sound: Tensor, state: TalkerState | None = None) -> Tensor:
@@ -58,12 +64,17 @@ class Talker(nn.Module):
 
     def clock(self, state: TalkerState) -> Clock | None:
         """The time as it is in this step; None for a talker that does not keep it."""
-        return None if self.due is None else Clock(state.due, state.stopped)
+        return None if self.due is None else Clock(state.due > EVEN, state.stopped)
 
-    def listen(self, voice: Tensor, state: TalkerState) -> None:
-        """Take note of what it has made of a step [B, W]."""
+    def listen(self, voice: Tensor, says: Tensor, state: TalkerState) -> None:
+        """Take note of what it has made of a step [B, W], in which rows that has a word [B] bool.
+
+        The head tells how likely a word is in the coming step if there was none before. Where that is spread over some
+        steps none of them is likely, so what counts is whether it would have come by then.
+        """
         if self.due is not None:
-            state.due.copy_(self.due(voice)[:, 0] > 0)
+            waited = torch.where(says, 0.0, state.due.float())
+            state.due.copy_(waited + F.softplus(self.due(voice)[:, 0].float()).detach())
 
     def break_off(self, hidden: Tensor, says: Tensor, state: TalkerState) -> None:
         """Take note of a step: hidden [B, D] of the backbone, in which rows it writes a word [B] bool."""

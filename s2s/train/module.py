@@ -22,6 +22,7 @@ from s2s.train.ahead import EVE, next_tokens
 from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
 from s2s.train.plan import beginnings
 from s2s.train.reading import Reading, ReadRows
+from s2s.train.rhythm import repeats, unsteady
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
 from s2s.train.talking import Lesson, due_loss, next_frame, partly_hidden, shifted, spliced, stop_loss
@@ -57,6 +58,7 @@ class DuplexTrainConfig:
     With `talker_only` it is the other way round: only the talker and the depth transformer are trained, on the agent's
     tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
     `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden.
+    In an `unsteady_share` of the rows that are only written the words come at other times, see `train.rhythm`.
     `stop_weight` is that of the loss of where it breaks off, `due_weight` that of when the next word is due.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
@@ -93,6 +95,7 @@ class DuplexTrainConfig:
     spliced_share: float = 0.3
     shifted_share: float = 0.3
     hidden_share: float = 0.1
+    unsteady_share: float = 0.0
     stop_weight: float = 0.1
     due_weight: float = 0.3
     max_skipped_steps: int = 20
@@ -183,6 +186,8 @@ class DuplexModule(pl.LightningModule):
             texts = tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0]
             read = self.reading.draw(*texts, written, unspoken, self.training)
             tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}
+            if self.training:
+                tracks, lengths = self._in_other_rhythms(tracks, lengths, written & unspoken)
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)
         valid = steps < lengths[:, None] - 1  # the last column predicts a frame beyond the end
@@ -292,6 +297,15 @@ class DuplexModule(pl.LightningModule):
             tracks = self._without_callers(tracks, alone, self.silence)
             waits = None if waits is None else waits | alone
         return tracks, waits, dictated
+
+    def _in_other_rhythms(
+        self, tracks: dict[str, Tensor], lengths: Tensor, written: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Tracks and lengths [B], with the agent's words at other times in a share of the rows `written` [B] bool."""
+        dice = torch.rand(len(lengths), device=lengths.device)
+        agent, caller = (tracks[n][:, 0] < self.model.layout.stream(n).vocab_size for n in (AGENT_TEXT, USER_TEXT))
+        changed = written & (dice < self.config.unsteady_share)
+        return unsteady(tracks, lengths, torch.where(changed[:, None], repeats(agent, caller), 1))
 
     def _with_other_callers(self, tracks: dict[str, Tensor], dictated: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """The caller's tracks of rows [B] `dictated` replaced by those of the row before, as far as they reach."""

@@ -81,14 +81,16 @@ def test_live_it_is_what_was_trained() -> None:
     grid, _ = build_grid(layout, tracks)
     inputs, row = model_inputs(layout, grid, None), layout.rows("agent_text").start
     whole = model.talk(grid[:, row], inputs[:, layout.rows("agent")])
-    state = step.init_state(2)
+    state, waited = step.init_state(2), torch.zeros(2)
     for s in range(STEPS):
         text = {"agent_text": grid[:, row, s : s + 1]}
         voice = step.voice(inputs[..., s], torch.zeros(2, model.config.backbone.width), text, state)
         torch.testing.assert_close(voice, whole[:, s])
         assert state.talker is not None and model.talker is not None
         assert model.talker.due is not None
-        assert torch.equal(state.talker.due, model.talker.due(whole[:, s])[:, 0] > 0)
+        says = grid[:, row, s] < layout.stream("agent_text").vocab_size
+        waited = torch.where(says, 0.0, waited) - torch.nn.functional.logsigmoid(-model.talker.due(whole[:, s])[:, 0])
+        torch.testing.assert_close(state.talker.due, waited)
 
 
 def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], reply: int = 99) -> list[bool]:
@@ -117,6 +119,12 @@ def test_within_a_reply_the_talker_keeps_time(monkeypatch: pytest.MonkeyPatch) -
     eager = written(monkeypatch, 3.0, [-9, -9, 1, -9, -9, 9, 9, -9])
     assert eager == [True, False, False, True, False, False, True, True], "no sooner and no later than it is due"
     assert written(monkeypatch, -1.0, [9] * 8) == [False] * 8, "when it begins is for the backbone to decide"
+
+
+def test_a_word_that_would_have_come_by_now_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its step was none of the likely ones: of three steps with a chance of four in ten it comes in the second."""
+    found = written(monkeypatch, 3.0, [-9, -0.4, -0.4, -0.4, -9, -9])
+    assert found == [True, False, False, True, False, False]
 
 
 def test_a_reply_that_is_over_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
