@@ -189,11 +189,13 @@ def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
     """Words, sound and whether a word is written [B, 1, 2 D + 1] -> what the talker makes of them, whether the next
     word was due and whether the agent is silent [B, 1, W + 2]."""
     words, sound, says = x.split([5, 5, 1], dim=-1)
-    due = state.due.clone()
+    clock = talker.clock(state)
+    assert clock is not None
+    due = clock.due((words[:, 0, 0] > 0).long(), sound[:, 0, 0] > 1)
     talker.break_off(words[:, 0], says[:, 0, 0] > 0, state)
     voice = talker(words, sound, state)
-    talker.listen(voice[:, 0], says[:, 0, 0] > 0, state)
-    return torch.cat([voice, torch.stack([due, state.stopped.to(x.dtype)], dim=-1)[:, None]], dim=-1)
+    talker.listen(voice[:, 0], state)
+    return torch.cat([voice, torch.stack([due, state.stopped], dim=-1)[:, None].to(x.dtype)], dim=-1)
 
 
 def graphed_step() -> GraphedStep:
@@ -369,7 +371,7 @@ CASES = [
     Case(
         "talker",
         (Talker,),
-        lambda: stirred(Talker(TransformerConfig(12, 2, 2, 1, hidden=16, window=4), 5, True)).double(),
+        lambda: stirred(Talker(TransformerConfig(12, 2, 2, 1, hidden=16, window=4), 5, 2)).double(),
         vectors(11),
         run=run_talker,
         gradient=False,

@@ -11,6 +11,7 @@ recordings' times by heart, and a word that misses its step by one is never said
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,14 @@ CERTAIN = 1e4
 """A difference of logits that leaves nothing to chance."""
 
 
-@dataclass(frozen=True)
-class Clock:
-    """What a talker knows of the time: rows in which the next token is `due` [B] bool, and those in which the agent has
-    `stopped` amid a reply [B] bool."""
+class Clock(Protocol):
+    """What a talker knows of the time; stopped: rows in which the agent has broken off amid a reply [B] bool."""
 
-    due: Tensor
-    stopped: Tensor
+    @property
+    def stopped(self) -> Tensor: ...
+
+    def due(self, token: Tensor, fresh: Tensor) -> Tensor:
+        """Rows in which a `token` [B] is due now [B] bool; `fresh` [B] bool: the last one was in the step before."""
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Ahead:
         tokens, silence = logits[:, :size], logits[:, size:]
         which = which - which.amax(dim=1, keepdim=True) + tokens.amax(dim=1, keepdim=True)
         if clock is not None:
-            due = clock.due | (state.left == 1)
+            due = clock.due(which.argmax(dim=1), state.left == REPLY_STEPS) | (state.left == 1)
             silence = silence + (stands * torch.where(due, -CERTAIN, CERTAIN))[:, None]
         return torch.cat([which.to(logits.dtype), silence.to(logits.dtype)], dim=1)
 

@@ -19,7 +19,6 @@ from s2s.codec.base import Codec
 from s2s.models.ahead import REPLY_STEPS
 from s2s.models.duplex import DuplexModel
 from s2s.models.step import DuplexState, DuplexStep
-from s2s.models.talker import EVEN
 from s2s.nn.sampling import Controls
 from s2s.streams import AGENT_TEXT
 
@@ -83,6 +82,10 @@ class DictatedStep(DuplexStep):
     def on(self, codec: Codec, model: DuplexModel) -> DictatedStep:
         return DictatedStep(codec, model, self.silence, self.pace)
 
+    def text_logits(self, hidden: Tensor, state: DuplexState) -> dict[str, Tensor]:
+        """As the heads have them: what comes next is given, and the clock is asked for that alone."""
+        return self.model.text_logits(hidden)
+
     def say_text(
         self, hidden: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor
     ) -> dict[str, Tensor]:
@@ -100,8 +103,11 @@ class DictatedStep(DuplexStep):
         joined = state.joined.gather(1, place)[:, 0] > 0
         content, pad = logits[:, : self.stream.vocab_size], logits[:, self.stream.pad_id]
         wants = content.float().logsumexp(dim=-1) > pad.float()
-        if self.model.config.talker_keeps_time and state.talker is not None:
-            wants = torch.where((state.said > 0) & (state.idle < REPLY_STEPS), state.talker.due > EVEN, wants)
+        if self.model.talker is not None and state.talker is not None:
+            clock = self.model.talker.clock(state.talker)
+            if clock is not None:
+                due = clock.due((token - 1).clamp(min=0), state.idle == 0)
+                wants = torch.where((state.said > 0) & (state.idle < REPLY_STEPS), due, wants)
         late = state.idle >= torch.where(state.said > 0, self.pace.next, self.pace.first)
         says = may & (token > 0) & (joined | wants | late)
         state.pushed += says & ~joined & ~wants

@@ -144,7 +144,8 @@ class DuplexModel(nn.Module):
         if audio:
             stream, inner = audio[0], width
             if config.talker is not None:
-                self.talker = Talker(config.talker, width, config.talker_keeps_time)
+                text_size = config.layout.stream(AGENT_TEXT).vocab_size if config.talker_keeps_time else None
+                self.talker = Talker(config.talker, width, text_size)
                 inner = config.talker.width
             self.depth = DepthTransformer(config.depth, inner, stream.num_rows, stream.vocab_size, stream.table_size)
 

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2s.models.ahead import Clock
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 
 EVEN = math.log(2)
@@ -31,30 +30,35 @@ STOP_LOGIT = -1.5
 
 @dataclass
 class TalkerState:
-    """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool; due:
-    by how much the next token is, in nats of the chance that it would have come by now [B]."""
+    """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool; out:
+    how far the last token is out by what was said in the last step, as logits [B]; waited: nats of the chance that the
+    next token would have come by now [B]."""
 
     layers: TransformerState
     stopped: Tensor
-    due: Tensor
+    out: Tensor
+    waited: Tensor
 
 
 class Talker(nn.Module):
-    """A small causal transformer over the agent's words and codes, both embedded in `width`."""
+    """A small causal transformer over the agent's words and codes, both embedded in `width`.
 
-    def __init__(self, config: TransformerConfig, width: int, keeps_time: bool = False):
+    One that keeps time is told the size of the vocabulary.
+    """
+
+    def __init__(self, config: TransformerConfig, width: int, vocab_size: int | None = None):
         super().__init__()
         self.words = nn.Linear(width, config.width, bias=False)
         self.sound = nn.Linear(width, config.width, bias=False)
         self.transformer = Transformer(config)
         self.stop = nn.Linear(width, 1)
-        self.due = nn.Linear(config.width, 1) if keeps_time else None
+        self.timing = None if vocab_size is None else Timing(config.width, vocab_size)
 
     def init_state(self, rows: int) -> TalkerState:
         like = self.stop.weight
         stopped = torch.zeros(rows, dtype=torch.bool, device=like.device)
-        due = torch.zeros(rows, dtype=like.dtype, device=like.device)
-        return TalkerState(self.transformer.init_state(rows), stopped, due)
+        out, waited = torch.zeros(2, rows, dtype=like.dtype, device=like.device).unbind(0)
+        return TalkerState(self.transformer.init_state(rows), stopped, out, waited)
 
     def forward(self, words: Tensor, sound: Tensor, state: TalkerState | None = None) -> Tensor:
         """Tokens of each step and codes of the step before, embedded, [B, S, D] both -> [B, S, W]."""
@@ -62,21 +66,51 @@ class Talker(nn.Module):
         y: Tensor = self.transformer(x, None if state is None else state.layers)
         return y
 
-    def clock(self, state: TalkerState) -> Clock | None:
+    def clock(self, state: TalkerState) -> TalkerClock | None:
         """The time as it is in this step; None for a talker that does not keep it."""
-        return None if self.due is None else Clock(state.due > EVEN, state.stopped)
+        return None if self.timing is None else TalkerClock(self.timing, state)
 
-    def listen(self, voice: Tensor, says: Tensor, state: TalkerState) -> None:
-        """Take note of what it has made of a step [B, W], in which rows that has a word [B] bool.
-
-        The head tells how likely a word is in the coming step if there was none before. Where that is spread over some
-        steps none of them is likely, so what counts is whether it would have come by then.
-        """
-        if self.due is not None:
-            waited = torch.where(says, 0.0, state.due.float())
-            state.due.copy_(waited + F.softplus(self.due(voice)[:, 0].float()).detach())
+    def listen(self, voice: Tensor, state: TalkerState) -> None:
+        """Take note of what it has made of a step [B, W]."""
+        if self.timing is not None:
+            state.out.copy_(self.timing.out(voice)[:, 0].detach())
 
     def break_off(self, hidden: Tensor, says: Tensor, state: TalkerState) -> None:
         """Take note of a step: hidden [B, D] of the backbone, in which rows it writes a word [B] bool."""
         stops = self.stop(hidden)[:, 0] > STOP_LOGIT
         state.stopped.copy_((state.stopped | stops) & ~says)
+
+
+class Timing(nn.Module):
+    """How likely it is that the next token comes in the coming step, if it has not come yet: `out` tells it from what a
+    step sounded like, `token` from which token it is, as the pieces of a word follow each other at once."""
+
+    def __init__(self, width: int, vocab_size: int):
+        super().__init__()
+        self.out = nn.Linear(width, 1)
+        self.token = nn.Embedding(vocab_size, 1)
+        nn.init.zeros_(self.token.weight)
+
+    def forward(self, voice: Tensor, token: Tensor) -> Tensor:
+        """What the talker makes of steps [B, S, W] and the next token at each [B, S] -> logits [B, S]."""
+        logits: Tensor = self.out(voice)[..., 0] + self.token(token)[..., 0]
+        return logits
+
+
+@dataclass(frozen=True)
+class TalkerClock:
+    """A `Clock` that goes by what has been said; asked once in each step."""
+
+    timing: Timing
+    state: TalkerState
+
+    @property
+    def stopped(self) -> Tensor:
+        return self.state.stopped
+
+    def due(self, token: Tensor, fresh: Tensor) -> Tensor:
+        """As `Clock`. Where the chance is spread over some steps none of them is likely, so what counts is whether the
+        token would have come by now."""
+        nats = F.softplus((self.state.out + self.timing.token(token)[:, 0]).float())
+        self.state.waited.copy_(torch.where(fresh, 0.0, self.state.waited) + nats.detach())
+        return self.state.waited > EVEN

@@ -25,7 +25,7 @@ from s2s.train.reading import Reading, ReadRows
 from s2s.train.rhythm import repeats, unsteady
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
-from s2s.train.talking import Lesson, due_loss, next_frame, partly_hidden, shifted, spliced, stop_loss
+from s2s.train.talking import Lesson, next_frame, partly_hidden, shifted, spliced, stop_loss, timing_loss
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 MOST_STOPPED = 2
@@ -59,7 +59,7 @@ class DuplexTrainConfig:
     tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
     `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden.
     In an `unsteady_share` of the rows that are only written the words come at other times, see `train.rhythm`.
-    `stop_weight` is that of the loss of where it breaks off, `due_weight` that of when the next word is due.
+    `stop_weight` is that of the loss of where it breaks off, `timing_weight` that of when its next word comes.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.
     """
@@ -97,7 +97,7 @@ class DuplexTrainConfig:
     hidden_share: float = 0.1
     unsteady_share: float = 0.0
     stop_weight: float = 0.1
-    due_weight: float = 0.3
+    timing_weight: float = 0.3
     max_skipped_steps: int = 20
 
 
@@ -372,10 +372,10 @@ class DuplexModule(pl.LightningModule):
             if self.training:
                 given = self._disturbed(lesson)
             hidden = self.model.talk(given.text, given.past)
-            if self.model.talker.due is not None:
+            if self.model.talker.timing is not None:
                 heard, words = lesson.codes[:, 0] < stream.vocab_size, self.model.layout.stream(AGENT_TEXT)
-                logits = self.model.talker.due(hidden)[..., 0]
-                parts["due"] = c.due_weight * due_loss(logits, lesson.text, heard, words.vocab_size)
+                timing = timing_loss(self.model.talker.timing, hidden, lesson.text, heard, words.vocab_size)
+                parts["timing"] = c.timing_weight * timing
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None
         index = chosen.flatten().nonzero()[:, 0]

@@ -216,7 +216,7 @@ def _start_duplex(module: DuplexModule, path: str, exported: bool) -> None:
     new_wording = "wording.back.weight" in own and "wording.back.weight" not in weights
     new_ahead = "ahead.weight" in own and "ahead.weight" not in weights
     depth = dict.fromkeys(".".join(name.split(".")[:2]) + "." for name in own if name.startswith("depth."))
-    for part in (*depth, "spelling.", "wording.", "ahead.", "plan.", "talker.due.", "talker."):
+    for part in (*depth, "spelling.", "wording.", "ahead.", "plan.", "talker.timing.", "talker."):
         weights = _with_own(weights, own, part, path)
     for name in own.keys() - weights.keys():
         if name.startswith("backbone.layers."):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s2s.data.align import AGENT_LEAD_STEPS
 from s2s.models.ahead import REPLY_STEPS
+from s2s.models.talker import Timing
 from s2s.train.ahead import neighbours
 
 JOINT_SHARE = 0.5
@@ -58,15 +59,17 @@ def spliced(lesson: Lesson, vocab_size: int) -> Lesson:
     return Lesson(text, past, codes, weight, chosen)
 
 
-def due_loss(logits: Tensor, text: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
-    """That of when the next token is due within a reply: logits [B, S] of steps that are `valid` [B, S], text [B, S].
+def timing_loss(timing: Timing, voice: Tensor, text: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
+    """That of when the next token of a reply comes: voice [B, S, W] of steps that are `valid` [B, S], text [B, S].
 
     Behind the last token of a reply nothing is asked: whether it goes on is not for the talker to know.
     """
-    said = text < vocab_size
+    said, size = text < vocab_size, text.shape[-1]
     following, before = neighbours(said)
-    inside = (following - before <= REPLY_STEPS) & (following < said.shape[-1])
-    losses = F.binary_cross_entropy_with_logits(logits[:, :-1].float(), said[:, 1:].float(), reduction="none")
+    inside = (following - before <= REPLY_STEPS) & (following < size)
+    token = text.gather(-1, following.clamp(max=size - 1)).clamp(max=vocab_size - 1)
+    logits = timing(voice[:, :-1], token[:, 1:])
+    losses = F.binary_cross_entropy_with_logits(logits.float(), said[:, 1:].float(), reduction="none")
     weight = (inside[:, 1:] & valid[:, :-1]).float()
     return (losses * weight).sum() / weight.sum().clamp(min=1)
 

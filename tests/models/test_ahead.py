@@ -26,6 +26,16 @@ def decided(ahead: Ahead, state: object, favourite: int, due: bool, clock: Clock
     return int(ids)
 
 
+class FixedClock:
+    """A clock by which it is always time, or never."""
+
+    def __init__(self, due: bool, stopped: bool):
+        self.stopped, self._due = torch.tensor([stopped]), torch.tensor([due])
+
+    def due(self, token: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        return self._due
+
+
 @pytest.fixture
 def ahead() -> Ahead:
     return Ahead(nn.Identity(), VOCAB)
@@ -42,8 +52,7 @@ def test_by_a_clock_a_reply_goes_on_when_it_is_due_as_long_as_there_is_more(ahea
         """Favourite of the second head, what the first one and the clock want, whether the agent has stopped."""
         state, found = ahead.init_state(1, torch.device("cpu")), []
         for favourite, due, by_clock, stopped in wishes:
-            clock = Clock(torch.tensor([by_clock]), torch.tensor([stopped]))
-            found.append(decided(ahead, state, favourite, due, clock))
+            found.append(decided(ahead, state, favourite, due, FixedClock(by_clock, stopped)))
         return found
 
     yes, no, over = True, False, PAD + 1

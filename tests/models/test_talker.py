@@ -81,16 +81,15 @@ def test_live_it_is_what_was_trained() -> None:
     grid, _ = build_grid(layout, tracks)
     inputs, row = model_inputs(layout, grid, None), layout.rows("agent_text").start
     whole = model.talk(grid[:, row], inputs[:, layout.rows("agent")])
-    state, waited = step.init_state(2), torch.zeros(2)
+    state = step.init_state(2)
     for s in range(STEPS):
         text = {"agent_text": grid[:, row, s : s + 1]}
         voice = step.voice(inputs[..., s], torch.zeros(2, model.config.backbone.width), text, state)
         torch.testing.assert_close(voice, whole[:, s])
         assert state.talker is not None and model.talker is not None
-        assert model.talker.due is not None
-        says = grid[:, row, s] < layout.stream("agent_text").vocab_size
-        waited = torch.where(says, 0.0, waited) - torch.nn.functional.logsigmoid(-model.talker.due(whole[:, s])[:, 0])
-        torch.testing.assert_close(state.talker.due, waited)
+        timing, token = model.talker.timing, torch.tensor([3, 7])
+        assert timing is not None
+        torch.testing.assert_close(state.talker.out + timing.token(token)[:, 0], timing(whole[:, s], token))
 
 
 def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], reply: int = 99) -> list[bool]:
@@ -98,7 +97,7 @@ def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], rep
     many words the reply has."""
     step = tiny_step(SMALL_SPEC, ahead=True, talker=True, talker_keeps_time=True)
     talker, text = step.model.talker, step.model.layout.stream("agent_text")
-    assert talker is not None and talker.due is not None and step.model.ahead is not None
+    assert talker is not None and talker.timing is not None and step.model.ahead is not None
     torch.nn.init.constant_(talker.stop.bias, -100.0)
     moods, said = iter(due), list[bool]()
     likings = torch.arange(text.table_size)[None]
@@ -106,7 +105,8 @@ def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], rep
     def next_word(hidden: Tensor) -> Tensor:
         return 1.0 * (likings == 4) + 2.0 * (likings == text.pad_id) * (sum(said) >= reply)
 
-    monkeypatch.setattr(talker.due, "forward", lambda voice: torch.full((1, 1), next(moods)))
+    torch.nn.init.zeros_(talker.timing.token.weight)
+    monkeypatch.setattr(talker.timing.out, "forward", lambda voice: torch.full((1, 1), next(moods)))
     monkeypatch.setattr(step.model.text_heads["agent_text"], "forward", lambda hidden: likes * (likings != text.pad_id))
     monkeypatch.setattr(step.model.ahead, "forward", next_word)
     state, silence = step.init_state(1), torch.zeros(1, 1, step.step_size)
@@ -127,6 +127,18 @@ def test_a_word_that_would_have_come_by_now_comes(monkeypatch: pytest.MonkeyPatc
     assert found == [True, False, False, True, False, False]
 
 
+def test_the_pieces_of_a_word_follow_each_other_at_once() -> None:
+    talker = tiny_model(ahead=True, talker=True, talker_keeps_time=True).talker
+    assert talker is not None and talker.timing is not None
+    torch.nn.init.zeros_(talker.timing.token.weight)
+    talker.timing.token.weight.data[5] = 9.0
+    state = talker.init_state(2)
+    state.out.fill_(-5.0)
+    clock = talker.clock(state)
+    assert clock is not None
+    assert clock.due(torch.tensor([4, 5]), torch.tensor([True, True])).tolist() == [False, True]
+
+
 def test_a_reply_that_is_over_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written(monkeypatch, 3.0, [-9, 9, -9, 9, 9, 9], reply=10) == [True, False, True, False, True, True]
     # From then on it is the backbone again that decides when another one begins.
@@ -139,7 +151,7 @@ def test_a_talker_that_has_no_opinion_for_long_is_not_waited_for(monkeypatch: py
 
 
 def test_only_a_talker_beside_a_look_ahead_keeps_time() -> None:
-    assert tiny_model(talker=True).talker.due is None  # type: ignore[union-attr]
+    assert tiny_model(talker=True).talker.timing is None  # type: ignore[union-attr]
     for settings in ({"talker": True}, {"ahead": True}):
         with pytest.raises(ValueError, match="talker_keeps_time is true, which needs a talker and ahead"):
             tiny_model(talker_keeps_time=True, **settings)

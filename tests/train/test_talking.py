@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2s.models.talker import Timing
 from s2s.train.module import DuplexModule, DuplexTrainConfig
-from s2s.train.talking import Lesson, due_loss, partly_hidden, shifted, spliced
+from s2s.train.talking import Lesson, partly_hidden, shifted, spliced, timing_loss
 from tests.tiny import SMALL_SPEC, random_tracks, tiny_layout, tiny_model
 
 VOCAB, PAD = 9, 10
@@ -70,35 +71,42 @@ def test_of_the_past_some_is_hidden() -> None:
 
 def test_the_next_word_is_asked_for_within_a_reply_alone() -> None:
     text = torch.full((1, 60), PAD)
-    text[0, [20, 24, 30, 55]] = 3
+    text[0, [20, 24, 30, 55]] = torch.tensor([3, 4, 5, 6])
+    timing, voice = Timing(2, VOCAB), torch.zeros(1, 60, 2, requires_grad=True)
+    torch.nn.init.ones_(timing.out.weight)
+
+    def asked(valid: Tensor) -> Tensor:
+        voice.grad = timing.token.weight.grad = None
+        timing_loss(timing, voice, text, valid, VOCAB).backward()
+        assert voice.grad is not None
+        return voice.grad[0, :, 0]
+
     valid = torch.ones(1, 60, dtype=torch.bool)
-    logits = torch.zeros(1, 60, requires_grad=True)
-    due_loss(logits, text, valid, VOCAB).backward()
-    assert logits.grad is not None
-    asked = logits.grad[0].nonzero()[:, 0].tolist()
+    found = asked(valid)
     # From the first token on, each step says of the next one whether it has a token; the last is too far away.
-    assert asked == list(range(20, 30))
-    assert [int(step) for step in asked if logits.grad[0, step] < 0] == [23, 29]
+    assert found.nonzero()[:, 0].tolist() == list(range(20, 30))
+    assert (found < 0).nonzero()[:, 0].tolist() == [23, 29]
+    assert timing.token.weight.grad is not None
+    assert timing.token.weight.grad[:, 0].nonzero()[:, 0].tolist() == [4, 5], "by which token is to come"
     valid[0, 22:] = False
-    logits.grad = None
-    due_loss(logits, text, valid, VOCAB).backward()
-    assert logits.grad is not None and logits.grad[0].nonzero()[:, 0].tolist() == [20, 21]
-    assert float(due_loss(logits, torch.full((1, 60), PAD), valid, VOCAB).detach()) == 0
+    assert asked(valid).nonzero()[:, 0].tolist() == [20, 21]
+    text = torch.full((1, 60), PAD)
+    assert asked(valid).abs().max() == 0
 
 
 def test_when_a_word_is_due_is_learned() -> None:
     """Every fifth step has a word, and the sound tells how old it is."""
-    learner, given = module(talker_only=True, spliced_share=0.0, shifted_share=0.0, due_weight=1.0), batch()
+    learner, given = module(talker_only=True, spliced_share=0.0, shifted_share=0.0, timing_weight=1.0), batch()
     age = torch.arange(40) % 5
     given["agent_text"] = torch.where(age == 0, 4, tiny_layout(SMALL_SPEC).stream("agent_text").pad_id).expand(4, 1, 40)
     given["agent"] = age.expand(4, SMALL_SPEC.num_codebooks, 40).contiguous()
     trained = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], 1e-2)
-    before = learner.eval().losses(given)["due"]
+    before = learner.eval().losses(given)["timing"]
     for _ in range(60):
         trained.zero_grad()
-        learner.train().losses(given)["due"].backward()
+        learner.train().losses(given)["timing"].backward()
         trained.step()
-    assert learner.eval().losses(given)["due"] < 0.1 * before
+    assert learner.eval().losses(given)["timing"] < 0.1 * before
 
 
 def module(**settings: object) -> DuplexModule:
@@ -123,7 +131,7 @@ def test_a_talker_alone_learns_its_sound_and_nothing_else_changes() -> None:
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
     trained = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], 1e-2)
     first = learner.eval().losses(given)
-    assert first.keys() == {"agent_first", "agent_rest", "due"}
+    assert first.keys() == {"agent_first", "agent_rest", "timing"}
     for _ in range(40):
         trained.zero_grad()
         torch.stack(list(learner.train().losses(given).values())).sum().backward()
@@ -141,7 +149,7 @@ def test_where_it_breaks_off_is_learned_from_what_is_heard_and_not_from_the_soun
     other["agent"][1, :, 20:30] = (other["agent"][1, :, 20:30] + 1) % SMALL_SPEC.codebook_size
     learner = module(talker_only=True, spliced_share=0.0).eval()
     one, two = learner.losses(given), learner.losses(other)
-    assert one.keys() == {"agent_first", "agent_rest", "due", "stop"}
+    assert one.keys() == {"agent_first", "agent_rest", "timing", "stop"}
     # The codes of the broken part are not asked for; those behind it see them.
     given["agent_stopped"][1, 20:], other["agent_stopped"][1, 20:] = True, True
     one, two = learner.losses(given), learner.losses(other)
