@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
+from s2s.text import Tokenizer
 
 EVEN = math.log(2)
 """Nats at which a word would have come as likely as not."""
@@ -82,19 +83,21 @@ class Talker(nn.Module):
 
 
 class Timing(nn.Module):
-    """How likely it is that the next token comes in the coming step, if it has not come yet: `out` tells it from what a
-    step sounded like, `token` from which token it is, as the pieces of a word follow each other at once."""
+    """When the next token comes. `out`: how likely it begins a word in the coming step, if none has begun yet, by what
+    a step sounded like. Tokens that go on with a word, `joined` [V], follow at once."""
+
+    joined: Tensor
 
     def __init__(self, width: int, vocab_size: int):
         super().__init__()
         self.out = nn.Linear(width, 1)
-        self.token = nn.Embedding(vocab_size, 1)
-        nn.init.zeros_(self.token.weight)
+        self.register_buffer("joined", torch.zeros(vocab_size))
 
-    def forward(self, voice: Tensor, token: Tensor) -> Tensor:
-        """What the talker makes of steps [B, S, W] and the next token at each [B, S] -> logits [B, S]."""
-        logits: Tensor = self.out(voice)[..., 0] + self.token(token)[..., 0]
-        return logits
+    def know(self, tokenizer: Tokenizer) -> None:
+        """Find out which tokens go on with a word: those without a space in front that are no actions."""
+        actions = set(tokenizer.actions.values())
+        for token in range(tokenizer.vocab_size):
+            self.joined[token] = token not in actions and not tokenizer.decode([token]).startswith(" ")
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,11 @@ class TalkerClock:
         return self.state.stopped
 
     def due(self, token: Tensor, fresh: Tensor) -> Tensor:
-        """As `Clock`. Where the chance is spread over some steps none of them is likely, so what counts is whether the
-        token would have come by now."""
-        nats = F.softplus((self.state.out + self.timing.token(token)[:, 0]).float())
-        self.state.waited.copy_(torch.where(fresh, 0.0, self.state.waited) + nats.detach())
-        return self.state.waited > EVEN
+        """As `Clock`.
+
+        Where the chance is spread over some steps none of them is likely, so what counts is whether the token would
+        have come by now.
+        """
+        nats = F.softplus(self.state.out.float()).detach()
+        self.state.waited.copy_(torch.where(fresh, 0.0, self.state.waited) + nats)
+        return (self.state.waited > EVEN) | (self.timing.joined[token] > 0)

@@ -108,6 +108,8 @@ class DuplexModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = DuplexModel(config.model)
+        if tokenizer is not None and self.model.talker is not None and self.model.talker.timing is not None:
+            self.model.talker.timing.know(tokenizer)
         self.spelling: SpellingLoss | None = None
         if tokenizer is not None and self.model.spelling is not None:
             self.spelling = SpellingLoss(tokenizer, config.model.spelling_pieces)
@@ -373,8 +375,8 @@ class DuplexModule(pl.LightningModule):
                 given = self._disturbed(lesson)
             hidden = self.model.talk(given.text, given.past)
             if self.model.talker.timing is not None:
-                heard, words = lesson.codes[:, 0] < stream.vocab_size, self.model.layout.stream(AGENT_TEXT)
-                timing = timing_loss(self.model.talker.timing, hidden, lesson.text, heard, words.vocab_size)
+                heard = lesson.codes[:, 0] < stream.vocab_size
+                timing = timing_loss(self.model.talker.timing, hidden, lesson.text, heard)
                 parts["timing"] = c.timing_weight * timing
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None

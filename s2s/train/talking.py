@@ -59,18 +59,20 @@ def spliced(lesson: Lesson, vocab_size: int) -> Lesson:
     return Lesson(text, past, codes, weight, chosen)
 
 
-def timing_loss(timing: Timing, voice: Tensor, text: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
-    """That of when the next token of a reply comes: voice [B, S, W] of steps that are `valid` [B, S], text [B, S].
+def timing_loss(timing: Timing, voice: Tensor, text: Tensor, valid: Tensor) -> Tensor:
+    """That of when the next word of a reply begins: voice [B, S, W] of steps that are `valid` [B, S], text [B, S].
 
-    Behind the last token of a reply nothing is asked: whether it goes on is not for the talker to know.
+    Behind the last token of a reply nothing is asked, whether it goes on is not for the talker to know; nor where a
+    word is not all written yet.
     """
-    said, size = text < vocab_size, text.shape[-1]
+    size, vocab_size = text.shape[-1], len(timing.joined)
+    said = text < vocab_size
     following, before = neighbours(said)
-    inside = (following - before <= REPLY_STEPS) & (following < size)
     token = text.gather(-1, following.clamp(max=size - 1)).clamp(max=vocab_size - 1)
-    logits = timing(voice[:, :-1], token[:, 1:])
-    losses = F.binary_cross_entropy_with_logits(logits.float(), said[:, 1:].float(), reduction="none")
-    weight = (inside[:, 1:] & valid[:, :-1]).float()
+    asked = (following - before <= REPLY_STEPS) & (following < size) & (timing.joined[token] == 0)
+    logits = timing.out(voice[:, :-1])[..., 0].float()
+    losses = F.binary_cross_entropy_with_logits(logits, said[:, 1:].float(), reduction="none")
+    weight = (asked[:, 1:] & valid[:, :-1]).float()
     return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 

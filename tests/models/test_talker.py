@@ -11,7 +11,10 @@ from torch import Tensor
 
 from s2s.models.ahead import REPLY_STEPS
 from s2s.models.step import DuplexState, DuplexStep, silence_codes
+from s2s.models.talker import Talker
+from s2s.nn.transformer import TransformerConfig
 from s2s.streams import build_grid, model_inputs
+from s2s.text import BpeTokenizer
 from tests.tiny import SMALL_SPEC, random_tracks, same_controls, tiny_layout, tiny_model, tiny_step
 
 STEPS = 14
@@ -87,9 +90,8 @@ def test_live_it_is_what_was_trained() -> None:
         voice = step.voice(inputs[..., s], torch.zeros(2, model.config.backbone.width), text, state)
         torch.testing.assert_close(voice, whole[:, s])
         assert state.talker is not None and model.talker is not None
-        timing, token = model.talker.timing, torch.tensor([3, 7])
-        assert timing is not None
-        torch.testing.assert_close(state.talker.out + timing.token(token)[:, 0], timing(whole[:, s], token))
+        assert model.talker.timing is not None
+        torch.testing.assert_close(state.talker.out, model.talker.timing.out(whole[:, s])[:, 0])
 
 
 def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], reply: int = 99) -> list[bool]:
@@ -105,7 +107,6 @@ def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], rep
     def next_word(hidden: Tensor) -> Tensor:
         return 1.0 * (likings == 4) + 2.0 * (likings == text.pad_id) * (sum(said) >= reply)
 
-    torch.nn.init.zeros_(talker.timing.token.weight)
     monkeypatch.setattr(talker.timing.out, "forward", lambda voice: torch.full((1, 1), next(moods)))
     monkeypatch.setattr(step.model.text_heads["agent_text"], "forward", lambda hidden: likes * (likings != text.pad_id))
     monkeypatch.setattr(step.model.ahead, "forward", next_word)
@@ -128,10 +129,14 @@ def test_a_word_that_would_have_come_by_now_comes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_pieces_of_a_word_follow_each_other_at_once() -> None:
-    talker = tiny_model(ahead=True, talker=True, talker_keeps_time=True).talker
-    assert talker is not None and talker.timing is not None
-    torch.nn.init.zeros_(talker.timing.token.weight)
-    talker.timing.token.weight.data[5] = 9.0
+    tokenizer = BpeTokenizer.train(["to ship a parcel abroad, by tomorrow."] * 3, 300, ["handoff"])
+    talker = Talker(TransformerConfig(16, 1, 2, 1, hidden=20, window=4), 24, 300)
+    assert talker.timing is not None
+    talker.timing.know(tokenizer)
+    joined = [tokenizer.decode([token]) for token in talker.timing.joined.nonzero()[:, 0].tolist()]
+    assert {".", ",", "s"} < set(joined) and not any(text.startswith(" ") for text in joined)
+    assert not talker.timing.joined[tokenizer.actions["handoff"]]
+    talker.timing.joined.copy_(torch.arange(300) == 5)
     state = talker.init_state(2)
     state.out.fill_(-5.0)
     clock = talker.clock(state)
