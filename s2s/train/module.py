@@ -25,7 +25,19 @@ from s2s.train.reading import Reading, ReadRows
 from s2s.train.rhythm import repeats, unsteady
 from s2s.train.schedule import warmup_cosine
 from s2s.train.spelling import SpellingLoss, untimed_loss
-from s2s.train.talking import Lesson, next_frame, partly_hidden, shifted, spliced, stop_loss, timing_loss
+from s2s.train.talking import (
+    OWN_ROUNDS,
+    OWN_STEPS,
+    Lesson,
+    next_frame,
+    own_past,
+    partly_hidden,
+    shifted,
+    spans,
+    spliced,
+    stop_loss,
+    timing_loss,
+)
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 MOST_STOPPED = 2
@@ -57,7 +69,8 @@ class DuplexTrainConfig:
     words cost a quarter of it.
     With `talker_only` it is the other way round: only the talker and the depth transformer are trained, on the agent's
     tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
-    `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden.
+    `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden; in an
+    `own_share` it hears what it would have said itself.
     In an `unsteady_share` of the rows that are only written the words come at other times, see `train.rhythm`.
     `stop_weight` is that of the loss of where it breaks off, `timing_weight` that of when its next word comes.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
@@ -95,6 +108,7 @@ class DuplexTrainConfig:
     spliced_share: float = 0.3
     shifted_share: float = 0.3
     hidden_share: float = 0.1
+    own_share: float = 0.0
     unsteady_share: float = 0.0
     stop_weight: float = 0.1
     timing_weight: float = 0.3
@@ -375,7 +389,8 @@ class DuplexModule(pl.LightningModule):
                 given = self._disturbed(lesson)
             hidden = self.model.talk(given.text, given.past)
             if self.model.talker.timing is not None:
-                heard = lesson.codes[:, 0] < stream.vocab_size
+                # Where words are early they were given before they were due, which is not to be learned.
+                heard = (lesson.codes[:, 0] < stream.vocab_size) & (given.text == lesson.text).all(-1, keepdim=True)
                 timing = timing_loss(self.model.talker.timing, hidden, lesson.text, heard)
                 parts["timing"] = c.timing_weight * timing
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
@@ -409,7 +424,20 @@ class DuplexModule(pl.LightningModule):
         past = partly_hidden(lesson.past, c.hidden_share, stream.pad_id)
         wrong = torch.rand(past.shape, device=past.device) < c.history_noise
         past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
-        return replace(lesson, text=shifted(lesson.text, c.shifted_share, words.pad_id), past=past)
+        given = replace(lesson, text=shifted(lesson.text, c.shifted_share, words.pad_id), past=past)
+        for _ in range(OWN_ROUNDS if c.own_share else 0):
+            own = own_past(self._says(given), past)
+            mine = spans(past, c.own_share, OWN_STEPS)
+            given = replace(given, past=torch.where(mine & (past < stream.vocab_size), own, past))
+        return given
+
+    @torch.no_grad()
+    def _says(self, lesson: Lesson) -> Tensor:
+        """What the talker would say in each step if the steps before were as the lesson has them: codes [B, K, S]."""
+        assert self.model.depth is not None
+        codes = lesson.codes.transpose(1, 2).flatten(0, 1)
+        found = self.model.depth(self.model.talk(lesson.text, lesson.past).flatten(0, 1), codes).argmax(dim=-1)
+        return found.unflatten(0, (len(lesson.text), -1)).transpose(1, 2)
 
     def _speaking(self, active: Tensor) -> Tensor:
         """Columns whose predicted frame is speech or its edges, from activity per frame [B, T]."""

@@ -22,6 +22,9 @@ JOINT_SHARE = 0.5
 """Of words, those in front of which a recording is cut."""
 HIDDEN_STEPS = 4
 """How many codes in a row are hidden."""
+OWN_STEPS, OWN_ROUNDS = 25, 2
+"""For how long a talker hears its own codes instead of the recording's, and how often it says them anew, so that they
+follow from its own as in a call. Source: Duckworth et al. 2019, "Parallel Scheduled Sampling"."""
 STOP_STEPS = 12
 """For how long the decision to break off counts."""
 
@@ -99,6 +102,15 @@ def shifted(text: Tensor, share: float, pad_id: int) -> Tensor:
 
 def partly_hidden(codes: Tensor, share: float, pad_id: int) -> Tensor:
     """Codes [B, K, S] of which a `share` of steps is hidden, several in a row."""
-    starts = torch.rand(len(codes), 1, codes.shape[-1], device=codes.device) < share / HIDDEN_STEPS
-    hidden = F.max_pool1d(F.pad(starts.float(), (HIDDEN_STEPS - 1, 0)), HIDDEN_STEPS, stride=1) > 0
-    return codes.masked_fill(hidden, pad_id)
+    return codes.masked_fill(spans(codes, share, HIDDEN_STEPS), pad_id)
+
+
+def spans(codes: Tensor, share: float, length: int) -> Tensor:
+    """A `share` of the steps of codes [B, K, S], about `length` in a row [B, 1, S] bool."""
+    starts = torch.rand(len(codes), 1, codes.shape[-1], device=codes.device) < share / length
+    return F.max_pool1d(F.pad(starts.float(), (length - 1, 0)), length, stride=1) > 0
+
+
+def own_past(said: Tensor, past: Tensor) -> Tensor:
+    """Codes [B, K, S] of the steps before, as they were `said` in each step [B, K, S]."""
+    return torch.cat([past[..., :1], said[..., :-1]], dim=-1)

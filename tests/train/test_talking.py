@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from s2s.models.talker import Timing
 from s2s.train.module import DuplexModule, DuplexTrainConfig
-from s2s.train.talking import Lesson, partly_hidden, shifted, spliced, timing_loss
+from s2s.train.talking import Lesson, own_past, partly_hidden, shifted, spliced, timing_loss
 from tests.tiny import SMALL_SPEC, random_tracks, tiny_layout, tiny_model
 
 VOCAB, PAD = 9, 10
@@ -163,6 +164,27 @@ def test_where_it_breaks_off_is_learned_from_what_is_heard_and_not_from_the_soun
         learner.losses(given)["stop"].backward()
         trained.step()
     assert learner.losses(given)["stop"] < 0.5 * one["stop"]
+
+
+def test_a_past_of_its_own_is_what_it_said_a_step_before() -> None:
+    said, past = torch.arange(12).view(1, 2, 6), -torch.arange(12).view(1, 2, 6)
+    assert own_past(said, past).tolist() == [[[0, 0, 1, 2, 3, 4], [-6, 6, 7, 8, 9, 10]]]
+
+
+def test_a_talker_is_taught_with_what_it_would_have_said() -> None:
+    learner = module(talker_only=True, own_share=1.0, hidden_share=0.0, shifted_share=0.0, history_noise=0.0).train()
+    size, codes = SMALL_SPEC.codebook_size, batch()["agent"]
+    text = torch.full((4, 40), 3)
+    lesson = Lesson(text, codes.roll(1, -1), codes, torch.ones(4, 3, 40), torch.ones(4, 40, dtype=torch.bool))
+    favourites = torch.tensor([1, 4, 9])
+    depth = learner.model.depth
+    assert depth is not None
+    depth.forward = lambda hidden, codes: F.one_hot(favourites, size).float().expand(len(hidden), -1, -1)  # type: ignore
+    given = learner._disturbed(lesson)
+    own = (given.past == favourites[:, None]).all(dim=1)
+    assert own[:, 1:].float().mean() > 0.6 and torch.equal(given.past[..., 0], lesson.past[..., 0])
+    assert torch.equal(given.past.transpose(1, 2)[~own], lesson.past.transpose(1, 2)[~own])
+    assert torch.equal(given.codes, lesson.codes), "what it is to say stays what was recorded"
 
 
 def test_calls_are_never_spliced_unless_they_train() -> None:
