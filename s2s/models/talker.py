@@ -25,6 +25,8 @@ from s2s.text import Tokenizer
 
 EVEN = math.log(2)
 """Nats at which a word would have come as likely as not."""
+FAST = 50.0
+"""How much faster than others a number that stands by itself has to learn: an optimiser moves both by as much."""
 STOP_LOGIT = -1.5
 """From where on the agent breaks off: rather once too often than to talk on for a third of a second more."""
 
@@ -83,15 +85,25 @@ class Talker(nn.Module):
 
 
 class Timing(nn.Module):
-    """When the next token comes. `out`: how likely it begins a word in the coming step, if none has begun yet, by what
-    a step sounded like. Tokens that go on with a word, `joined` [V], follow at once."""
+    """When the next token comes: how likely it begins a word in the coming step, if none has begun yet.
+
+    `out` tells it by what a step sounded like, `token` by which it would be: "we" is shorter in "we are" than in "we
+    open". Tokens that go on with a word, `joined` [V], follow at once.
+    """
 
     joined: Tensor
 
     def __init__(self, width: int, vocab_size: int):
         super().__init__()
         self.out = nn.Linear(width, 1)
+        self.token = nn.Embedding(vocab_size, 1)
+        nn.init.zeros_(self.token.weight)
         self.register_buffer("joined", torch.zeros(vocab_size))
+
+    def forward(self, out: Tensor, token: Tensor) -> Tensor:
+        """Logits of a word in the coming step [...]: `out` of a step [...], the `token` it would be [...]."""
+        logits: Tensor = out + FAST * self.token(token)[..., 0]
+        return logits
 
     def know(self, tokenizer: Tokenizer) -> None:
         """Find out which tokens go on with a word: those without a space in front that are no actions."""
@@ -117,6 +129,6 @@ class TalkerClock:
         Where the chance is spread over some steps none of them is likely, so what counts is whether the token would
         have come by now.
         """
-        nats = F.softplus(self.state.out.float()).detach()
+        nats = F.softplus(self.timing(self.state.out, token).float()).detach()
         self.state.waited.copy_(torch.where(fresh, 0.0, self.state.waited) + nats)
         return (self.state.waited > EVEN) | (self.timing.joined[token] > 0)

@@ -389,9 +389,9 @@ class DuplexModule(pl.LightningModule):
                 given = self._disturbed(lesson)
             hidden = self.model.talk(given.text, given.past)
             if self.model.talker.timing is not None:
-                # Where words are early they were given before they were due, which is not to be learned.
-                heard = (lesson.codes[:, 0] < stream.vocab_size) & (given.text == lesson.text).all(-1, keepdim=True)
-                timing = timing_loss(self.model.talker.timing, hidden, lesson.text, heard)
+                # By the words as they were given, early or late: else the next one would be due as soon as an early one is.
+                heard = lesson.codes[:, 0] < stream.vocab_size
+                timing = timing_loss(self.model.talker.timing, hidden, given.text, heard)
                 parts["timing"] = c.timing_weight * timing
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None

@@ -73,7 +73,7 @@ def timing_loss(timing: Timing, voice: Tensor, text: Tensor, valid: Tensor) -> T
     following, before = neighbours(said)
     token = text.gather(-1, following.clamp(max=size - 1)).clamp(max=vocab_size - 1)
     asked = (following - before <= REPLY_STEPS) & (following < size) & (timing.joined[token] == 0)
-    logits = timing.out(voice[:, :-1])[..., 0].float()
+    logits = timing(timing.out(voice[:, :-1])[..., 0], token[:, 1:]).float()
     losses = F.binary_cross_entropy_with_logits(logits, said[:, 1:].float(), reduction="none")
     weight = (asked[:, 1:] & valid[:, :-1]).float()
     return (losses * weight).sum() / weight.sum().clamp(min=1)

@@ -80,6 +80,7 @@ def test_a_talker_decides_when_the_next_word_comes(monkeypatch: pytest.MonkeyPat
     step = DictatedStep(tiny_codec(SMALL_SPEC), tiny_model(LAYOUT, ahead=True, talker=True, talker_keeps_time=True))
     head, talker = step.model.text_heads["agent_text"], step.model.talker
     assert talker is not None and talker.timing is not None
+    torch.nn.init.zeros_(talker.timing.token.weight)
     monkeypatch.setattr(head, "forward", lambda hidden: torch.zeros(1, PAD + 1))
     moods = iter([-3, -3, -3, 1, -3, 1, 1, 1, 1, 1])
     monkeypatch.setattr(talker.timing.out, "forward", lambda voice: torch.full((1, 1), float(next(moods))))

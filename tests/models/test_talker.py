@@ -11,7 +11,7 @@ from torch import Tensor
 
 from s2s.models.ahead import REPLY_STEPS
 from s2s.models.step import DuplexState, DuplexStep, silence_codes
-from s2s.models.talker import Talker
+from s2s.models.talker import FAST, Talker
 from s2s.nn.transformer import TransformerConfig
 from s2s.streams import build_grid, model_inputs
 from s2s.text import BpeTokenizer
@@ -107,6 +107,7 @@ def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], rep
     def next_word(hidden: Tensor) -> Tensor:
         return 1.0 * (likings == 4) + 2.0 * (likings == text.pad_id) * (sum(said) >= reply)
 
+    torch.nn.init.zeros_(talker.timing.token.weight)
     monkeypatch.setattr(talker.timing.out, "forward", lambda voice: torch.full((1, 1), next(moods)))
     monkeypatch.setattr(step.model.text_heads["agent_text"], "forward", lambda hidden: likes * (likings != text.pad_id))
     monkeypatch.setattr(step.model.ahead, "forward", next_word)
@@ -126,6 +127,18 @@ def test_a_word_that_would_have_come_by_now_comes(monkeypatch: pytest.MonkeyPatc
     """Its step was none of the likely ones: of three steps with a chance of four in ten it comes in the second."""
     found = written(monkeypatch, 3.0, [-9, -0.4, -0.4, -0.4, -9, -9])
     assert found == [True, False, False, True, False, False]
+
+
+def test_one_word_is_due_sooner_than_another() -> None:
+    talker = tiny_model(ahead=True, talker=True, talker_keeps_time=True).talker
+    assert talker is not None and talker.timing is not None
+    torch.nn.init.zeros_(talker.timing.token.weight)
+    talker.timing.token.weight.data[5] = 5 / FAST
+    state = talker.init_state(2)
+    state.out.fill_(-3.0)
+    clock = talker.clock(state)
+    assert clock is not None
+    assert clock.due(torch.tensor([4, 5]), torch.tensor([True, True])).tolist() == [False, True]
 
 
 def test_the_pieces_of_a_word_follow_each_other_at_once() -> None:

@@ -77,7 +77,7 @@ def test_the_next_word_is_asked_for_within_a_reply_alone() -> None:
     torch.nn.init.ones_(timing.out.weight)
 
     def asked(valid: Tensor) -> Tensor:
-        voice.grad = None
+        voice.grad = timing.token.weight.grad = None
         timing_loss(timing, voice, text, valid).backward()
         assert voice.grad is not None
         return voice.grad[0, :, 0]
@@ -87,6 +87,8 @@ def test_the_next_word_is_asked_for_within_a_reply_alone() -> None:
     # From the first token on, each step says of the next one whether it has a token; the last is too far away.
     assert found.nonzero()[:, 0].tolist() == list(range(20, 30))
     assert (found < 0).nonzero()[:, 0].tolist() == [23, 29]
+    assert timing.token.weight.grad is not None
+    assert timing.token.weight.grad[:, 0].nonzero()[:, 0].tolist() == [4, 5], "by which token is to come, too"
     timing.joined[5] = 1
     assert asked(valid).nonzero()[:, 0].tolist() == list(range(20, 24)), "what goes on with a word comes at once"
     timing.joined[5] = 0
@@ -182,7 +184,7 @@ def test_a_talker_is_taught_with_what_it_would_have_said() -> None:
     depth.forward = lambda hidden, codes: F.one_hot(favourites, size).float().expand(len(hidden), -1, -1)  # type: ignore
     given = learner._disturbed(lesson)
     own = (given.past == favourites[:, None]).all(dim=1)
-    assert own[:, 1:].float().mean() > 0.6 and torch.equal(given.past[..., 0], lesson.past[..., 0])
+    assert own[:, 1:].float().mean() > 0.3 and torch.equal(given.past[..., 0], lesson.past[..., 0])
     assert torch.equal(given.past.transpose(1, 2)[~own], lesson.past.transpose(1, 2)[~own])
     assert torch.equal(given.codes, lesson.codes), "what it is to say stays what was recorded"
 
