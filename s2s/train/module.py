@@ -389,7 +389,7 @@ class DuplexModule(pl.LightningModule):
                 given = self._disturbed(lesson)
             hidden = self.model.talk(given.text, given.past)
             if self.model.talker.timing is not None:
-                # By the words as they were given, early or late: else the next one would be due as soon as an early one is.
+                # By the words as they were given: else a word that comes early would be due once more.
                 heard = lesson.codes[:, 0] < stream.vocab_size
                 timing = timing_loss(self.model.talker.timing, hidden, given.text, heard)
                 parts["timing"] = c.timing_weight * timing
