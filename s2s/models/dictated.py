@@ -1,10 +1,10 @@
 """A step whose agent says a given text: the model decides when a word comes, the text decides which.
 
 The text is put into the stream of the agent's words, in place of what the model would write there, and the model says
-it as it says its own. A word begins in a step in which the model would rather write something than nothing, behind the
-first word in one for which the talker, where there is one, has the word before out; the tokens
-of a word follow each other without a gap, as they do in training. Where the model wants nothing for `Pace` steps, the
-next word comes all the same. Behind the last one the agent writes nothing any more.
+it as it says its own. A word begins in a step in which the model would rather write something than nothing; where a
+talker keeps time, all but the first one do when it has the word before out. The tokens of a word follow each other
+without a gap, as they do in training. Where the model wants nothing for `Pace` steps, the next word comes all the same.
+Behind the last one the agent writes nothing any more.
 """
 
 from __future__ import annotations
