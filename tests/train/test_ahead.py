@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from s2s.models.ahead import REPLY_STEPS
 from s2s.models.plan import REACH
 from s2s.text import ByteTokenizer
 from s2s.train.ahead import EVE, EVE_WEIGHT, OPEN_TOKENS, OPEN_WEIGHT, next_tokens
@@ -44,6 +45,29 @@ def test_another_reply_is_nothing_to_be_known_behind_the_last_one() -> None:
         _, weight = asked((3, 1), (3 + gap, 2))
         assert (weight[4] == OPEN_WEIGHT) is known
         assert weight[3 + gap] == pytest.approx(OPEN_WEIGHT * (EVE_WEIGHT if known else 1))
+
+
+def test_a_long_pause_is_one_of_the_reply_unless_the_caller_speaks_in_it() -> None:
+    target = torch.full((1, 40), PAD)
+    target[0, [3, 3 + REPLY_STEPS]] = torch.tensor([1, 2])
+    valid, silent = torch.ones(1, 40, dtype=torch.bool), torch.zeros(1, 40, dtype=torch.bool)
+    speaks = torch.arange(40)[None] == 10
+    for caller, known in ((silent, True), (speaks, False)):
+        _, weight = next_tokens(target, PAD, valid, caller)
+        assert float(weight[0, 4]) == (OPEN_WEIGHT if known else 0)
+
+
+def test_behind_the_last_token_of_a_reply_nothing_is_to_come() -> None:
+    target = torch.full((1, 80), PAD)
+    target[0, [3, 8, 40, 70]] = torch.tensor([1, 2, 3, 4])
+    valid, caller = torch.ones(1, 80, dtype=torch.bool), torch.zeros(1, 80, dtype=torch.bool)
+    tokens, weight = next_tokens(target, PAD, valid, caller, over=PAD)
+    assert ((tokens == PAD) & (weight > 0))[0].nonzero()[:, 0].tolist() == [9, 41], (
+        "behind the fourth the row may end too soon to tell"
+    )
+    assert weight[0, [9, 41]].tolist() == [1.0, 1.0]
+    caller[0, 5] = True
+    assert next_tokens(target, PAD, valid, caller, over=PAD)[0][0, 4] == 2, "a nod within a short pause parts nothing"
 
 
 def test_what_is_beyond_the_end_is_not_asked_for() -> None:
