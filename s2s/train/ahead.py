@@ -47,7 +47,7 @@ def next_tokens(
     Returns:
         The token that is due in a step or next [B, S], and weights [B, S]: 1 in the step behind a token and in the
         first one's own, `EVE_WEIGHT` on the eve of each, 0 elsewhere; for the first `OPEN_TOKENS` of a reply
-        `OPEN_WEIGHT` times as much.
+        `OPEN_WEIGHT` times as much. Where a reply is `over`: that, and 1.
     """
     size = target.shape[-1]
     steps = torch.arange(size, device=target.device).expand_as(target)
