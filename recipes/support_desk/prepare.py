@@ -4,7 +4,7 @@
     python prepare.py --stage agent --out data
     python prepare.py --stage dialogues --out data --noise noise.parquet --count 20    # some calls to listen to
     python prepare.py --stage encode --out data --noise noise.parquet --count 6400 --codec CHECKPOINT
-    python prepare.py --stage drill --out data                                         # words in no order
+    python prepare.py --stage drill --out data                                         # words that nothing else tells
     python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these and other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
@@ -37,9 +37,9 @@ from callers import (
     RATE,
     caller_lines,
     drawn_lines,
+    drill_lines,
     encode,
     make_callers,
-    make_drill,
     make_heldout,
     most_of_each,
     write_rows,
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--general", type=int, default=560, help="sentences for the codec's ear")
     parser.add_argument("--noise", action="append", default=[], help="glob of noise tables")
     parser.add_argument("--speech", action="append", default=[], help="glob of tables of other speech with its text")
-    parser.add_argument("--drill", type=int, default=2400, help="sentences of words in no order")
+    parser.add_argument("--drill", type=int, default=8000, help="sentences whose words nothing else tells")
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -267,7 +267,10 @@ def main() -> None:
             raise SystemExit("--stage heldout needs --voices, the folder of Kokoro voices")
         make_heldout(phrases, load_wordings(HERE / "wordings.yaml"), args.out / "heldout", args.voices)
     elif args.stage == "drill":
-        make_drill(phrases, args.out / "drill.parquet", args.drill)
+        worker = (args.worker, args.workers)
+        make_callers(
+            lambda rng: drill_lines(phrases, rng, args.drill), "drill_", args.out / "drills", args.voices, [0], worker
+        )
     elif args.stage == "agent":
         make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)
@@ -338,7 +341,7 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
     if args.stage == "written":
         return written_calls(config, args.drawn, args.spoken)
     cache = Path(config.cache)
-    clips = load_clips(expand([str(args.out / "drill.parquet"), *args.speech]), cache, RATE)
+    clips = load_clips(expand([str(args.out / "drills" / "*.parquet"), *args.speech]), cache, RATE)
     noises = [int16_to_float(np.asarray(noise.pcm)) for noise in load_clips(expand(config.noise), cache, RATE)]
     return ListeningSource(clips, RATE, config.augment, noises, config.seed)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 from typer.core import TyperGroup
 
 from s2s.cli.common import (
@@ -75,6 +77,31 @@ def pages(
             write_pages(json.loads(report.read_text(encoding="utf-8")), folder)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{report} is not the report of an evaluation: {error!r} is missing") from error
+
+
+@app.command()
+def compare(
+    one: Annotated[str, typer.Argument(help="Folder of an evaluation of one model; several seeds: A,B,...")],
+    other: Annotated[str, typer.Argument(help="Of the other model, on the same calls, in the same order.")],
+    as_json: Json = False,
+) -> None:
+    """Tell two models apart by the replies that only one of them has right, of the same calls."""
+    with user_errors():
+        from s2s.evaluation.paired import compare as paired
+
+        result = paired(*([Path(folder) for folder in folders.split(",")] for folders in (one, other)))
+    print_json(result) if as_json else _show_comparison(result)
+
+
+def _show_comparison(result: dict[str, Any]) -> None:
+    table = Table("condition", "measure", "n", "one", "other", "only one", "only other", "difference", "p")
+    for condition, measures in result.items():
+        for measure, found in measures.items():
+            if found["n"]:
+                counts = (str(found[name]) for name in ("n", "one", "other", "only_one", "only_other"))
+                change = "{difference:+.1%} ({low:+.1%} to {high:+.1%})".format(**found)
+                table.add_row(condition, measure, *counts, change, f"{found['p']:.2f}")
+    Console(width=120).print(table)
 
 
 @app.command()

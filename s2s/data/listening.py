@@ -14,10 +14,12 @@ from s2s.audio.pcm import int16_to_float
 from s2s.data.augment import AugmentConfig, augment_caller
 from s2s.data.clips import Clip
 from s2s.data.schema import Dialogue, Word
+from s2s.data.utterances import change_speed
 
 LEAD_S = (0.1, 0.5)
 TAIL_S = 0.16  # ends before a reply would be due
 LEVEL_DB = (-14.0, 2.0)
+SPEED = (0.86, 1.16)  # moves pitch and timbre too, which makes more people of the same voices
 
 
 class ListeningSource:
@@ -45,12 +47,15 @@ class ListeningSource:
     def __getitem__(self, index: int) -> Dialogue:
         clip, rng = self._clips[index], np.random.default_rng((self._seed, index))
         lead_s, gain = rng.uniform(*LEAD_S), 10 ** (rng.uniform(*LEVEL_DB) / 20)
+        speed = round(float(rng.uniform(*SPEED)), 2)
         start, end = (round(at * self._rate) for at in (clip.speech_start_s, clip.speech_end_s))
-        speech = int16_to_float(np.asarray(clip.pcm[start:end])) * np.float32(gain)
+        speech = change_speed(int16_to_float(np.asarray(clip.pcm[start:end])) * np.float32(gain), self._rate, speed)
         user = np.pad(speech, (round(lead_s * self._rate), round(TAIL_S * self._rate)))
         agent = np.zeros_like(user)
         if self._augment:
             user = augment_caller(user, agent, self._rate, self._augment, (self._seed, index), self._noises)
-        later = lead_s - clip.speech_start_s
-        words = [Word(w.text, max(0.0, w.start_s + later), max(0.0, w.end_s + later)) for w in clip.words]
+        words = [
+            Word(w.text, *(lead_s + max(0.0, at - clip.speech_start_s) / speed for at in (w.start_s, w.end_s)))
+            for w in clip.words
+        ]
         return Dialogue(self.row_id(index), user, agent, self._rate, words)

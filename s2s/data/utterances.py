@@ -109,7 +109,7 @@ class Callers:
         wav = int16_to_float(np.asarray(clip.pcm[round(start * rate) : round(end * rate)])) * speaker.gain
         words = [_shift(word, -start) for word in clip.words]
         pauses: list[tuple[float, float]] = []
-        wav = _change_speed(wav, rate, speaker.factor)
+        wav = change_speed(wav, rate, speaker.factor)
         words = [Word(w.text, w.start_s / speaker.factor, w.end_s / speaker.factor) for w in words]
         if pause_s and clip.pauses:
             left, right = max(clip.pauses, key=lambda pause: pause[1] - pause[0])
@@ -157,7 +157,7 @@ def fade(wav: np.ndarray, sample_rate: int, fade_s: float = 0.005) -> np.ndarray
     return wav
 
 
-def _change_speed(wav: np.ndarray, rate: int, factor: float) -> np.ndarray:
+def change_speed(wav: np.ndarray, rate: int, factor: float) -> np.ndarray:
     """wav [N] played `factor` times faster: pitch and tempo move together."""
     return resample(wav, round(rate * factor), rate).copy() if factor != 1.0 else wav
 

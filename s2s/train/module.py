@@ -49,8 +49,9 @@ class DuplexTrainConfig:
     """How a duplex model is trained.
 
     The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the
-    others, which count `silent_weight` each; the steps drawn stand for those left out. `pad_weight` is what a PAD of a
-    text stream counts beside a word. `history_noise` is the share of the model's own past codes and words that are
+    others, which count `silent_weight` each; the steps drawn stand for those left out. With an `audio_weight` of 0 a
+    talker's voice stays as it is, which needs nothing of the backbone. `pad_weight` is what a PAD of a text stream
+    counts beside a word. `history_noise` is the share of the model's own past codes and words that are
     replaced by random ones, so that it learns to live with its own errors. In a `hidden_transcripts` share of rows it
     sees nothing at all of what it has written down of the caller, so that its replies follow what it heard; in a
     `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
@@ -138,6 +139,8 @@ class DuplexModule(pl.LightningModule):
             self._keep_but_replies()
         if config.talker_only:
             self._keep_but_talker()
+        if not config.audio_weight:
+            self._keep_voice()
         self.silence: Tensor | None = None  # codes [K] of a caller who says nothing, where the codec is known
         self.skipped_steps = 0
         self.step_taken = True
@@ -160,6 +163,17 @@ class DuplexModule(pl.LightningModule):
         self.requires_grad_(False)
         for part in (self.model.talker, self.model.depth):
             part.requires_grad_(True)
+
+    def _keep_voice(self) -> None:
+        """What a talker makes of the agent's words stays as it is; where it breaks off is still learned."""
+        model = self.model
+        if model.talker is None:
+            return
+        own = [model.embeddings[stream.name] for stream in model.layout.side("speak") if stream.name != USER_TEXT]
+        for part in (model.talker, model.depth, *own):
+            if part is not None:
+                part.requires_grad_(False)
+        model.talker.stop.requires_grad_(not self.config.replies_only)
 
     def configure_optimizers(self) -> Any:
         c = self.config
@@ -242,10 +256,10 @@ class DuplexModule(pl.LightningModule):
                 parts["plan"] = c.plan_weight * self._plan_loss(
                     self.model.plan, hidden, written, valid & ~dictated[:, None]
                 )
-        if c.replies_only:
-            self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
-        else:
-            parts |= self._audio_losses(hidden, said, grid, mask, sounds, batch)
+        self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
+        if not c.replies_only:
+            if c.audio_weight:
+                parts |= self._audio_losses(hidden, said, grid, mask, sounds, batch)
             parts |= self._stop_loss(hidden, sounds & ~dictated[:, None], batch)
         return parts
 

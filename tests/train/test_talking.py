@@ -145,6 +145,23 @@ def test_a_talker_alone_learns_its_sound_and_nothing_else_changes() -> None:
     assert changed == {"talker", "depth"}
 
 
+def test_everything_but_the_voice_learns_where_audio_has_no_weight() -> None:
+    learner, given = module(audio_weight=0.0), batch()
+    given["agent_stopped"][1, 20:30] = True
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    trained = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], 1e-2)
+    parts = learner.train().losses(given)
+    assert not {"agent_first", "agent_rest", "timing"} & parts.keys()
+    torch.stack(list(parts.values())).sum().backward()
+    trained.step()
+    changed = {n for n, value in learner.model.state_dict().items() if not torch.equal(value, before[n])}
+    assert {name for name in changed if name.startswith(("talker", "depth", "embeddings.agent"))} == {
+        "talker.stop.weight",
+        "talker.stop.bias",
+    }
+    assert {"embeddings.user.codes.weight", "backbone.layers.0.mlp.down.weight", "ahead.weight"} <= changed
+
+
 def test_where_it_breaks_off_is_learned_from_what_is_heard_and_not_from_the_sound() -> None:
     given = batch()
     given["agent_stopped"][1, 20:30] = True
