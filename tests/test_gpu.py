@@ -17,7 +17,8 @@ from s2s.nn.attention import Attention, attention_positions
 from s2s.nn.norm import RMSNorm
 from s2s.nn.sampling import Controls
 from s2s.streaming import leaves
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from tests.tiny import stirred, tiny_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

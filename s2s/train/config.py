@@ -14,7 +14,7 @@ from s2s.models.spelling import spelling_pieces
 from s2s.streams import StreamLayout, dialogue_layout
 from s2s.text import Tokenizer
 from s2s.train.codec import CodecTrainConfig
-from s2s.train.module import DuplexTrainConfig
+from s2s.train.objective import DuplexTrainConfig
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,107 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2s.config import to_dict
-from s2s.models.duplex import DuplexConfig, DuplexModel
+from s2s.models.duplex import DuplexModel
 from s2s.models.plan import Plan
 from s2s.models.spelling import Spelling
 from s2s.streams import AGENT_TEXT, USER_TEXT, build_grid, model_inputs
 from s2s.text import Tokenizer
 from s2s.train.ahead import EVE, next_tokens
-from s2s.train.loss import mean_over_ranks, weighted_cross_entropy
+from s2s.train.loss import weighted_cross_entropy
+from s2s.train.objective import DuplexTrainConfig
 from s2s.train.plan import beginnings
 from s2s.train.reading import Reading, ReadRows
 from s2s.train.rhythm import repeats, unsteady
 from s2s.train.schedule import warmup_cosine
+from s2s.train.sound import SoundLosses
 from s2s.train.spelling import SpellingLoss, untimed_loss
-from s2s.train.talking import (
-    OWN_ROUNDS,
-    OWN_STEPS,
-    Lesson,
-    next_frame,
-    own_past,
-    partly_hidden,
-    shifted,
-    spans,
-    spliced,
-    stop_loss,
-    timing_loss,
-)
+from s2s.train.voices import other_voices
 from s2s.train.work import Work, count_skipped, duplex_flops
-
-MOST_STOPPED = 2
-"""Rows of a batch that a talker trained alone learns from where the agent breaks off."""
-
-
-@dataclass(frozen=True)
-class DuplexTrainConfig:
-    """How a duplex model is trained.
-
-    The audio loss is computed on `speaking_share` of the steps where the agent speaks and on `silent_share` of the
-    others, which count `silent_weight` each; the steps drawn stand for those left out. With an `audio_weight` of 0 a
-    talker's voice stays as it is, which needs nothing of the backbone. `pad_weight` is what a PAD of a text stream
-    counts beside a word. `history_noise` is the share of the model's own past codes and words that are
-    replaced by random ones, so that it learns to live with its own errors. In a `hidden_transcripts` share of rows it
-    sees nothing at all of what it has written down of the caller, so that its replies follow what it heard; in a
-    `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
-    make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
-    level on.
-    In a `dictated_share` of rows the caller is another row's, who has nothing to do with what the agent says: the loss
-    of the agent's text is left out there, and its sound has only this text to follow. Without such rows the two agree
-    in all of training, and what is said need not be what is written. In half of them, where the codec's silence is
-    known, nobody calls at all, as in `s2s speak`.
-    `ahead_weight` is that of the agent's next token, for models that look `ahead`, see `train.ahead`; `plan_weight` is
-    that of how its replies begin, for models that plan, see `train.plan`.
-    `spelling_weight` and `wording_weight` are those of the losses of spelling in pieces and in tokens, for models that
-    spell what the caller says. A `read_share` of rows is read instead of heard, see `train.reading`.
-    With `replies_only` hearing and speaking stay as they are: only the layers behind `wording_layer` are trained, and
-    only on the agent's text. Which reply follows from which words takes many more calls than their sound does, and
-    words cost a quarter of it.
-    With `talker_only` it is the other way round: only the talker and the depth transformer are trained, on the agent's
-    tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
-    `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden; in an
-    `own_share` it hears what it would have said itself.
-    In an `unsteady_share` of the rows that are only written the words come at other times, see `train.rhythm`.
-    `stop_weight` is that of the loss of where it breaks off, `timing_weight` that of when its next word comes.
-    Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
-    stops.
-    """
-
-    model: DuplexConfig = field(default_factory=DuplexConfig)
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
-    total_steps: int = 5000
-    final_ratio: float = 0.05
-    user_text_weight: float = 1.0
-    agent_text_weight: float = 1.0
-    pad_weight: float = 0.5
-    audio_weight: float = 1.0
-    first_codebook_weight: float = 4.0
-    speaking_share: float = 0.5
-    silent_share: float = 0.1
-    silent_weight: float = 0.3
-    history_noise: float = 0.02
-    hidden_transcripts: float = 0.4
-    hidden_voice: float = 0.3
-    clip_norm: float = 1.0
-    masked_share: float = 0.12
-    level_dropout: float = 0.3
-    spelling_weight: float = 0.5
-    wording_weight: float = 0.5
-    ahead_weight: float = 1.0
-    plan_weight: float = 1.0
-    read_share: float = 0.0
-    dictated_share: float = 0.0
-    replies_only: bool = False
-    talker_only: bool = False
-    spliced_share: float = 0.3
-    shifted_share: float = 0.3
-    hidden_share: float = 0.1
-    own_share: float = 0.0
-    unsteady_share: float = 0.0
-    stop_weight: float = 0.1
-    timing_weight: float = 0.3
-    max_skipped_steps: int = 20
 
 
 class DuplexModule(pl.LightningModule):
@@ -141,6 +55,7 @@ class DuplexModule(pl.LightningModule):
             self._keep_but_talker()
         if not config.audio_weight:
             self._keep_voice()
+        self.sound = SoundLosses(self.model, config)
         self.silence: Tensor | None = None  # codes [K] of a caller who says nothing, where the codec is known
         self.skipped_steps = 0
         self.step_taken = True
@@ -208,7 +123,10 @@ class DuplexModule(pl.LightningModule):
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
         if c.talker_only:
-            return self._talker_losses(tracks, batch)
+            parts = self.sound.alone(tracks, batch)
+            flops = duplex_flops(self.model, self.sound.columns, self.sound.said, thinks=False)
+            self.work = Work(self.sound.columns, flops)
+            return parts
         tracks, waits, dictated = self._dictated(tracks, batch.get("waits"), lengths)
         read: ReadRows | None = None
         if self.reading is not None:
@@ -229,7 +147,13 @@ class DuplexModule(pl.LightningModule):
             given = self.reading.given(grid[:, layout.rows(USER_TEXT).start], read)
             inputs = self._without_sound(inputs, read)
             sounds = valid & ~read.unspoken[:, None]
-        with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
+        with ExitStack() as inside:
+            pieces, tokens = (
+                inside.enter_context(_outputs(part)) for part in (self.model.spelling, self.model.wording)
+            )
+            for stream in layout.side("hear"):
+                share = c.voices_share if self.training else 0.0
+                inside.enter_context(other_voices(self.model.embeddings[stream.name], stream.pad_id, share))
             hidden = self.model(inputs, read=given)
         parts = {} if c.replies_only else self._inner_losses(pieces, tokens, tracks[USER_TEXT], read, lengths)
         for name, head in self.model.text_heads.items():
@@ -256,35 +180,13 @@ class DuplexModule(pl.LightningModule):
                 parts["plan"] = c.plan_weight * self._plan_loss(
                     self.model.plan, hidden, written, valid & ~dictated[:, None]
                 )
-        self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), 0))
+        speaks = bool(c.audio_weight) and not c.replies_only
+        if speaks:
+            parts |= self.sound.codes(hidden, said, grid, mask, sounds, batch)
         if not c.replies_only:
-            if c.audio_weight:
-                parts |= self._audio_losses(hidden, said, grid, mask, sounds, batch)
-            parts |= self._stop_loss(hidden, sounds & ~dictated[:, None], batch)
+            parts |= self.sound.stop(hidden, sounds & ~dictated[:, None], batch)
+        self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), self.sound.said if speaks else 0))
         return parts
-
-    def _talker_losses(self, tracks: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Those of the agent's sound alone; what the backbone thinks is asked for only in rows that are broken off."""
-        layout, lengths = self.model.layout, batch["lengths"]
-        grid, mask = build_grid(layout, tracks)
-        valid = torch.arange(grid.shape[-1], device=grid.device) < lengths[:, None] - 1
-        valid = valid & (tracks["agent"][:, 0] != layout.stream("agent").pad_id)
-        inputs = model_inputs(layout, grid, batch.get("waits"))
-        parts = self._audio_losses(None, inputs, grid, mask, valid, batch)
-        rows = batch["agent_stopped"].any(dim=1).nonzero()[:MOST_STOPPED, 0]
-        if len(rows):
-            with torch.no_grad():
-                hidden = self.model(inputs[rows])
-            some = {name: batch[name][rows] for name in ("agent_active", "agent_stopped")}
-            parts |= self._stop_loss(hidden, valid[rows], some)
-        return parts
-
-    def _stop_loss(self, hidden: Tensor, valid: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """That of where the agent breaks off: hidden [B, S, D], steps that are `valid` [B, S]."""
-        if self.model.talker is None:
-            return {}
-        logits = self.model.talker.stop(hidden)[..., 0]
-        return {"stop": self.config.stop_weight * stop_loss(logits, valid, batch)}
 
     def _plan_loss(self, plan: Plan, hidden: Tensor, written: Tensor, valid: Tensor) -> Tensor:
         """That of how replies begin: hidden [B, S, D], tokens `written` [B, S], steps that are `valid` [B, S]."""
@@ -370,94 +272,6 @@ class DuplexModule(pl.LightningModule):
                 rows = self.model.layout.rows(stream.name)
                 inputs[:, rows] = inputs[:, rows].masked_fill(silent[stream.side][:, None, None], stream.pad_id)
         return inputs
-
-    def _audio_losses(
-        self,
-        hidden: Tensor | None,
-        inputs: Tensor,
-        grid: Tensor,
-        mask: Tensor,
-        valid: Tensor,
-        batch: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Those of the agent's codes, given what the backbone thinks or, with a talker, the agent's own tracks."""
-        stream, depth, c = self.model.audio_stream, self.model.depth, self.config
-        if stream is None or depth is None:
-            return {}
-        parts: dict[str, Tensor] = {}
-        rows = self.model.layout.rows(stream.name)
-        speaking = self._speaking(batch["agent_active"])
-        share = torch.where(speaking, c.speaking_share, c.silent_share)
-        if not self.training:
-            share = torch.ones_like(share)
-        chosen = (torch.rand(share.shape, device=share.device) < share) & valid
-        weight = mask[:, rows] * torch.where(speaking, 1.0, c.silent_weight)[:, None] / share[:, None]
-        codes = grid[:, rows]
-        if self.model.talker is not None:
-            # Where it breaks off is not for the talker to know.
-            weight = weight * ~next_frame(batch["agent_stopped"])[:, None]
-            text = grid[:, self.model.layout.rows(AGENT_TEXT).start]
-            lesson = Lesson(text, inputs[:, rows], codes, weight, chosen)
-            given = lesson = self._spliced(lesson)
-            if self.training:
-                given = self._disturbed(lesson)
-            hidden = self.model.talk(given.text, given.past)
-            if self.model.talker.timing is not None:
-                # By the words as they were given: else a word that comes early would be due once more.
-                heard = lesson.codes[:, 0] < stream.vocab_size
-                timing = timing_loss(self.model.talker.timing, hidden, given.text, heard)
-                parts["timing"] = c.timing_weight * timing
-            codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
-        assert hidden is not None
-        index = chosen.flatten().nonzero()[:, 0]
-        codes, counts = (x.transpose(1, 2).flatten(0, 1)[index] for x in (codes, weight))  # [M, K]
-        logits = depth(hidden.flatten(0, 1)[index], codes)  # [M, K, V]
-        if self.training:
-            flops = duplex_flops(self.model, valid.numel(), len(index), thinks=not c.talker_only)
-            self.work = Work(valid.numel(), flops)
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), codes.flatten().clamp(max=stream.vocab_size - 1), reduction="none"
-        )
-        per_codebook = (losses.view_as(counts) * counts).sum(0) / mean_over_ranks(counts.sum(0)).clamp(min=1e-6)
-        level = torch.ones_like(per_codebook)
-        level[0] = c.first_codebook_weight
-        per_codebook = c.audio_weight * per_codebook * level / level.sum()
-        return parts | {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
-
-    def _spliced(self, lesson: Lesson) -> Lesson:
-        """What a talker learns from, now and then with the words in another order."""
-        if self.training and torch.rand(()) < self.config.spliced_share:
-            return spliced(lesson, self.model.layout.stream(AGENT_TEXT).vocab_size)
-        return lesson
-
-    def _disturbed(self, lesson: Lesson) -> Lesson:
-        """The same as a call would have it: with errors in the past, and words that come early or late."""
-        c, stream = self.config, self.model.audio_stream
-        assert stream is not None
-        words = self.model.layout.stream(AGENT_TEXT)
-        past = partly_hidden(lesson.past, c.hidden_share, stream.pad_id)
-        wrong = torch.rand(past.shape, device=past.device) < c.history_noise
-        past = torch.where(wrong, torch.randint(stream.vocab_size, past.shape, device=past.device), past)
-        given = replace(lesson, text=shifted(lesson.text, c.shifted_share, words.pad_id), past=past)
-        for _ in range(OWN_ROUNDS if c.own_share else 0):
-            own = own_past(self._says(given), past)
-            mine = spans(past, c.own_share, OWN_STEPS)
-            given = replace(given, past=torch.where(mine & (past < stream.vocab_size), own, past))
-        return given
-
-    @torch.no_grad()
-    def _says(self, lesson: Lesson) -> Tensor:
-        """What the talker would say in each step if the steps before were as the lesson has them: codes [B, K, S]."""
-        assert self.model.depth is not None
-        codes = lesson.codes.transpose(1, 2).flatten(0, 1)
-        found = self.model.depth(self.model.talk(lesson.text, lesson.past).flatten(0, 1), codes).argmax(dim=-1)
-        return found.unflatten(0, (len(lesson.text), -1)).transpose(1, 2)
-
-    def _speaking(self, active: Tensor) -> Tensor:
-        """Columns whose predicted frame is speech or its edges, from activity per frame [B, T]."""
-        following = F.pad(active[:, 1:].float(), (0, 1))
-        # Edges: two frames before, where the onset is decided, and six after, while the codec's tokens settle.
-        return F.max_pool1d(F.pad(following[:, None], (6, 2)), 9, stride=1)[:, 0] > 0
 
     def _with_noise(self, inputs: Tensor) -> Tensor:
         """Wrong tokens in what the model has said before, and no transcript at all in some rows."""

@@ -11,7 +11,8 @@ from s2s.models.ahead import REPLY_STEPS
 from s2s.models.plan import REACH
 from s2s.text import ByteTokenizer
 from s2s.train.ahead import EVE, EVE_WEIGHT, OPEN_TOKENS, OPEN_WEIGHT, next_tokens
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from tests.tiny import random_tracks, tiny_layout, tiny_model
 
 PAD = 10

@@ -4,7 +4,8 @@ import torch
 
 from s2s.models.duplex import DuplexConfig
 from s2s.streams import dialogue_layout
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from tests.tiny import tiny_model
 
 LAYOUT = dialogue_layout(2, 16, 32)

@@ -8,7 +8,8 @@ import torch
 
 from s2s.models.plan import REACH
 from s2s.text import ByteTokenizer
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from s2s.train.plan import Planned, beginnings
 from tests.tiny import random_tracks, tiny_layout, tiny_model
 

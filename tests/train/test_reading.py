@@ -12,7 +12,8 @@ from s2s.models.duplex import DuplexModel
 from s2s.phrases import DIGIT_WORDS
 from s2s.streams import Stream, dialogue_layout
 from s2s.text import BpeTokenizer, ByteTokenizer
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from s2s.train.reading import Reading, ReadRows
 from tests.tiny import tiny_model
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from s2s.models.ahead import REPLY_STEPS
 from s2s.text import ByteTokenizer
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from s2s.train.rhythm import LONGEST, repeats, unsteady
 from tests.tiny import random_tracks, tiny_layout, tiny_model
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2s.models.talker import Timing
-from s2s.train.module import DuplexModule, DuplexTrainConfig
+from s2s.train.module import DuplexModule
+from s2s.train.objective import DuplexTrainConfig
 from s2s.train.talking import Lesson, own_past, partly_hidden, shifted, spliced, timing_loss
 from tests.tiny import SMALL_SPEC, random_tracks, tiny_layout, tiny_model
 
@@ -199,7 +200,7 @@ def test_a_talker_is_taught_with_what_it_would_have_said() -> None:
     depth = learner.model.depth
     assert depth is not None
     depth.forward = lambda hidden, codes: F.one_hot(favourites, size).float().expand(len(hidden), -1, -1)  # type: ignore
-    given = learner._disturbed(lesson)
+    given = learner.sound.disturbed(lesson)
     own = (given.past == favourites[:, None]).all(dim=1)
     assert own[:, 1:].float().mean() > 0.3 and torch.equal(given.past[..., 0], lesson.past[..., 0])
     assert torch.equal(given.past.transpose(1, 2)[~own], lesson.past.transpose(1, 2)[~own])
