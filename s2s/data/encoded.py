@@ -108,8 +108,10 @@ class EncodedDataset(Dataset[Batch]):
         said = np.flatnonzero(dialogue.agent_text != self.info.text_pad_id)
         for event in dialogue.meta.get("events", ()):
             # What else stands in the meta of other people's dialogues is theirs.
-            if isinstance(event, dict) and event.get("kind") == "agent_stops":
-                first = math.ceil(event["at_s"] * self.info.sample_rate / self.info.frame_size)
+            if not isinstance(event, dict) or event.get("kind") != "agent_stops":
+                continue
+            if isinstance(at_s := event.get("at_s"), int | float) and 0 <= at_s < math.inf:
+                first = math.ceil(at_s * self.info.sample_rate / self.info.frame_size)
                 later = said[said > first]
                 stopped[first : later[0] if later.size else None] = True
         return stopped

@@ -134,7 +134,7 @@ class DuplexModule(pl.LightningModule):
             texts = tracks[USER_TEXT][:, 0], tracks[AGENT_TEXT][:, 0]
             read = self.reading.draw(*texts, written, unspoken, self.training)
             tracks |= {USER_TEXT: read.user_text[:, None], AGENT_TEXT: read.agent_text[:, None]}
-            if self.training:
+            if self.training and c.model.talker_keeps_time:
                 tracks, lengths = self._in_other_rhythms(tracks, lengths, written & unspoken)
         grid, mask = build_grid(layout, tracks)
         steps = torch.arange(grid.shape[-1], device=grid.device)

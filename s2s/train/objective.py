@@ -35,7 +35,8 @@ class DuplexTrainConfig:
     tracks alone. In a `spliced_share` of batches its words stand in another order, see `train.talking`; in a
     `shifted_share` of rows its text comes a step early or late; a `hidden_share` of its past codes is hidden; in an
     `own_share` it hears what it would have said itself.
-    In an `unsteady_share` of the rows that are only written the words come at other times, see `train.rhythm`.
+    Where the talker keeps time the words of an `unsteady_share` of the rows that are only written come at other times,
+    see `train.rhythm`.
     `stop_weight` is that of the loss of where it breaks off, `timing_weight` that of when its next word comes.
     Gradients are clipped to `clip_norm`; after `max_skipped_steps` steps with gradients that are not finite training
     stops.

@@ -314,13 +314,14 @@ def test_the_agent_has_stopped_from_where_it_breaks_off_to_its_next_word(tmp_pat
         [{"kind": "agent_stops", "at_s": 3.5 * step_s}],
         [{"kind": "agent_stops", "at_s": 8.5 * step_s}],
         [{"kind": "backchannel", "start_s": 0.1}, "a note of somebody else's"],
+        [{"kind": "agent_stops"}, {"kind": "agent_stops", "at_s": "soon"}, {"kind": "agent_stops", "at_s": -1.0}],
         [],
     ]
     rows = [replace(_row(0), id=f"d{n}", agent_text=text, meta={"events": each}) for n, each in enumerate(events)]
     write_shard(tmp_path / "shard-00000.parquet", rows, [], INFO)
-    batch = next(iter(_module(DialogueDataConfig((str(tmp_path),), batch_size=4)).train_dataloader()))
+    batch = next(iter(_module(DialogueDataConfig((str(tmp_path),), batch_size=5)).train_dataloader()))
     found = {
         int(row): stopped.nonzero()[:, 0].tolist()
         for row, stopped in zip(batch["rows"], batch["agent_stopped"], strict=True)
     }
-    assert found == {0: [4, 5, 6, 7], 1: [9], 2: [], 3: []}
+    assert found == {0: [4, 5, 6, 7], 1: [9], 2: [], 3: [], 4: []}
