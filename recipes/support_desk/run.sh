@@ -107,7 +107,8 @@ if ((stage <= 8)); then
     [[ -z "${NOISE:-}" ]] || evaluation+=("noise=[$(listed $NOISE)]")
     [[ -z "${VOICES:-}" ]] || evaluation+=("heldout=[$out/heldout/*.parquet]")
     set +f
-    # DIGITS and ACCENTS are tables of people's digits and sentences, see conf/evaluation/support_desk.yaml.
+    # DIGITS and ACCENTS are tables of people's digits and sentences, see conf/evaluation/support_desk.yaml; SPEECH should not
+    # hold them.
     s2s evaluate experiment=support_desk model="$out/support_desk" folder="$out/evaluation" cache="$out/cache" \
         workers="$(nproc)" digits="${DIGITS:-}" accents="${ACCENTS:-}" "${evaluation[@]}" "${short[@]}"
 fi
