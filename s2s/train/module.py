@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,7 +26,6 @@ from s2s.train.rhythm import repeats, unsteady
 from s2s.train.schedule import warmup_cosine
 from s2s.train.sound import SoundLosses
 from s2s.train.spelling import SpellingLoss, untimed_loss
-from s2s.train.voices import other_voices
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 
@@ -147,13 +146,7 @@ class DuplexModule(pl.LightningModule):
             given = self.reading.given(grid[:, layout.rows(USER_TEXT).start], read)
             inputs = self._without_sound(inputs, read)
             sounds = valid & ~read.unspoken[:, None]
-        with ExitStack() as inside:
-            pieces, tokens = (
-                inside.enter_context(_outputs(part)) for part in (self.model.spelling, self.model.wording)
-            )
-            for stream in layout.side("hear"):
-                share = c.voices_share if self.training else 0.0
-                inside.enter_context(other_voices(self.model.embeddings[stream.name], stream.pad_id, share))
+        with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs, read=given)
         parts = {} if c.replies_only else self._inner_losses(pieces, tokens, tracks[USER_TEXT], read, lengths)
         for name, head in self.model.text_heads.items():

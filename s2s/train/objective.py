@@ -19,7 +19,7 @@ class DuplexTrainConfig:
     sees nothing at all of what it has written down of the caller, so that its replies follow what it heard; in a
     `hidden_voice` share nothing of its own past codes, so that its words follow its words. Of what is heard, spans that
     make up `masked_share` of the steps are blanked, and in a `level_dropout` share of rows the codebooks from some
-    level on; a `voices_share` of rows is coloured as another one, see `train.voices`.
+    level on.
     In a `dictated_share` of rows the caller is another row's, who has nothing to do with what the agent says: the loss
     of the agent's text is left out there, and its sound has only this text to follow. Without such rows the two agree
     in all of training, and what is said need not be what is written. In half of them, where the codec's silence is
@@ -62,7 +62,6 @@ class DuplexTrainConfig:
     clip_norm: float = 1.0
     masked_share: float = 0.12
     level_dropout: float = 0.3
-    voices_share: float = 0.0
     spelling_weight: float = 0.5
     wording_weight: float = 0.5
     ahead_weight: float = 1.0
