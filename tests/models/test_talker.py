@@ -11,7 +11,7 @@ from torch import Tensor
 
 from s2s.models.ahead import REPLY_STEPS
 from s2s.models.step import DuplexState, DuplexStep, silence_codes
-from s2s.models.talker import FAST, Talker
+from s2s.models.talker import FAST, STOP_LOGIT, Talker
 from s2s.nn.transformer import TransformerConfig
 from s2s.streams import build_grid, model_inputs
 from s2s.text import BpeTokenizer
@@ -68,8 +68,8 @@ def test_it_breaks_off_until_the_next_word(monkeypatch: pytest.MonkeyPatch) -> N
     step = tiny_step(SMALL_SPEC, talker=True)
     assert step.model.talker is not None
     silence = silence_codes(step.codec)
-    stops = iter([-2, -2, 1, -2, -2, -2, 1, -2])
-    monkeypatch.setattr(step.model.talker.stop, "forward", lambda hidden: torch.full((1, 1), float(next(stops))))
+    over = iter([-1, -1, 1, -1, -1, -1, 1, -1])
+    monkeypatch.setattr(step.model.talker.stop, "forward", lambda hidden: torch.full((1, 1), STOP_LOGIT + next(over)))
     codes = said(step, monkeypatch, [3, None, None, None, 5, None, 6, None], 1)
     silent = [torch.equal(frame, silence) for frame in codes.T]
     assert silent == [False, False, True, True, False, False, False, False], (
