@@ -27,8 +27,8 @@ EVEN = math.log(2)
 """Nats at which a word would have come as likely as not."""
 FAST = 50.0
 """How much faster than others a number that stands by itself has to learn: an optimiser moves both by as much."""
-STOP_LOGIT = -2.5
-"""From where on the agent breaks off: rather once too often than to talk on for a tenth of a second more."""
+STOP_LOGIT = -1.5
+"""From where on the agent breaks off: rather once too often than to talk on for a third of a second more."""
 
 
 @dataclass
