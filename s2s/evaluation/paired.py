@@ -45,6 +45,8 @@ def compare(ones: Sequence[Path], others: Sequence[Path]) -> dict[str, dict[str,
 def mcnemar(only_one: int, only_other: int) -> float:
     """How likely a split at least this uneven is where neither is better: exact and two-sided.
 
+    It takes replies for independent, which those of one call or to one clip are not; the interval by calls is wider.
+
     Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
     """
     n, least = only_one + only_other, min(only_one, only_other)
