@@ -7,7 +7,6 @@ replies that only one of them has right do.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from math import comb
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from s2s.evaluation.judged_call import OPENING, SILENCE
+from s2s.evaluation.word_errors import normalise
 
 # What of a reply is compared: heard rightly in its turn, and written to the word.
 MEASURES: dict[str, Callable[[dict[str, Any]], bool]] = {
     "replies right": lambda reply: bool(reply["success"]),
-    "texts right": lambda reply: _words(reply["own"]) == _words(reply["expected"]),
+    "texts right": lambda reply: normalise(reply["own"] or "") == normalise(reply["expected"]),
 }
 
 
@@ -86,23 +86,19 @@ def _same_calls(one: Path, other: Path, condition: str) -> Iterator[tuple[list[A
         {call["name"]: call for call in map(json.loads, path.read_text("utf-8").splitlines())}
         for path in (folder / "calls" / f"{condition}.jsonl" for folder in (one, other))
     )
-    for name, call in calls.items():
+    for name in calls | same:
         # What is expected of "say that again" is what the model said before, so texts may differ.
         told, asked = (
             (c.get("caller_text"), [(reply["intent"], reply["digits"]) for reply in c.get("replies", ())])
-            for c in (call, same.get(name, {}))
+            for c in (calls.get(name, {}), same.get(name, {}))
         )
         if told != asked:
             raise ValueError(
                 f"{condition}, {name}: not the same call in {one} and {other} (another seed, other clips?)"
             )
-        yield _turns(call), _turns(same[name])
+        yield _turns(calls[name]), _turns(same[name])
 
 
 def _turns(call: dict[str, Any]) -> list[dict[str, Any]]:
     """The replies to what the caller said, as a report counts them."""
     return [reply for reply in call["replies"] if reply["intent"] not in (OPENING, SILENCE)]
-
-
-def _words(text: str | None) -> list[str]:
-    return re.findall(r"[a-z0-9']+", (text or "").lower())

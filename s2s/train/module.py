@@ -48,6 +48,8 @@ class DuplexModule(pl.LightningModule):
             self.reading = Reading(tokenizer, config.model.layout.stream(USER_TEXT), config.read_share)
         if config.replies_only and config.talker_only:
             raise ValueError("replies_only and talker_only leave nothing to train, allowed is one of them")
+        if config.talker_only and not config.audio_weight:
+            raise ValueError("talker_only with an audio_weight of 0 leaves nothing to train")
         if config.replies_only:
             self._keep_but_replies()
         if config.talker_only:
@@ -122,9 +124,7 @@ class DuplexModule(pl.LightningModule):
         c, layout, lengths = self.config, self.model.layout, batch["lengths"]
         tracks = {s.name: batch[s.name].long() for s in layout.streams}
         if c.talker_only:
-            parts = self.sound.alone(tracks, batch)
-            flops = duplex_flops(self.model, self.sound.columns, self.sound.said, thinks=False)
-            self.work = Work(self.sound.columns, flops)
+            parts, self.work = self.sound.alone(tracks, batch)
             return parts
         tracks, waits, dictated = self._dictated(tracks, batch.get("waits"), lengths)
         read: ReadRows | None = None
@@ -173,12 +173,13 @@ class DuplexModule(pl.LightningModule):
                 parts["plan"] = c.plan_weight * self._plan_loss(
                     self.model.plan, hidden, written, valid & ~dictated[:, None]
                 )
-        speaks = bool(c.audio_weight) and not c.replies_only
-        if speaks:
-            parts |= self.sound.codes(hidden, said, grid, mask, sounds, batch)
+        depth_steps = 0
         if not c.replies_only:
+            if c.audio_weight:
+                more, depth_steps = self.sound.codes(hidden, said, grid, mask, sounds, batch)
+                parts |= more
             parts |= self.sound.stop(hidden, sounds & ~dictated[:, None], batch)
-        self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), self.sound.said if speaks else 0))
+        self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), depth_steps))
         return parts
 
     def _plan_loss(self, plan: Plan, hidden: Tensor, written: Tensor, valid: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from s2s.train.talking import (
     stop_loss,
     timing_loss,
 )
+from s2s.train.work import Work, duplex_flops
 
 MOST_STOPPED = 2
 """Rows of a batch that a talker trained alone learns from where the agent breaks off."""
@@ -34,30 +35,28 @@ BEFORE, AFTER = 2, 6
 """Frames about speech that count as speech: before it, where the onset is decided, and while the tokens settle."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class SoundLosses:
-    """Parts of the loss by name, already weighted; `columns` and `said` are what the last call took the losses on."""
+    """Parts of the loss by name, already weighted."""
 
     model: DuplexModel
     config: DuplexTrainConfig
-    columns: int = field(default=0, init=False)
-    said: int = field(default=0, init=False)
 
-    def alone(self, tracks: dict[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def alone(self, tracks: dict[str, Tensor], batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Work]:
         """Of the agent's tracks alone; what the backbone thinks is asked for only in rows that are broken off."""
         layout, lengths = self.model.layout, batch["lengths"]
         grid, mask = build_grid(layout, tracks)
         valid = torch.arange(grid.shape[-1], device=grid.device) < lengths[:, None] - 1
         valid = valid & (tracks["agent"][:, 0] != layout.stream("agent").pad_id)
         inputs = model_inputs(layout, grid, batch.get("waits"))
-        parts = self.codes(None, inputs, grid, mask, valid, batch)
+        parts, said = self.codes(None, inputs, grid, mask, valid, batch)
         rows = batch["agent_stopped"].any(dim=1).nonzero()[:MOST_STOPPED, 0]
         if len(rows):
             with torch.no_grad():
                 hidden = self.model(inputs[rows])
             some = {name: batch[name][rows] for name in ("agent_active", "agent_stopped")}
             parts |= self.stop(hidden, valid[rows], some)
-        return parts
+        return parts, Work(valid.numel(), duplex_flops(self.model, valid.numel(), said, thinks=False))
 
     def stop(self, hidden: Tensor, valid: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of where the agent breaks off: hidden [B, S, D], steps that are `valid` [B, S]."""
@@ -74,12 +73,15 @@ class SoundLosses:
         mask: Tensor,
         valid: Tensor,
         batch: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Of the agent's codes, given what the backbone thinks or, with a talker, the agent's own tracks."""
+    ) -> tuple[dict[str, Tensor], int]:
+        """Of the agent's codes, given what the backbone thinks or, with a talker, the agent's own tracks.
+
+        Args: hidden: [B, S, D], not needed with a talker; inputs, grid, mask: [B, R, S]; valid: steps to learn from
+        [B, S]. Returns the parts and how many steps the depth transformer has said.
+        """
         stream, depth, c = self.model.audio_stream, self.model.depth, self.config
-        self.columns, self.said = valid.numel(), 0
         if stream is None or depth is None:
-            return {}
+            return {}, 0
         parts: dict[str, Tensor] = {}
         rows = self.model.layout.rows(stream.name)
         speaking = _speaking(batch["agent_active"])
@@ -106,7 +108,6 @@ class SoundLosses:
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None
         index = chosen.flatten().nonzero()[:, 0]
-        self.said = len(index)
         codes, counts = (x.transpose(1, 2).flatten(0, 1)[index] for x in (codes, weight))  # [M, K]
         logits = depth(hidden.flatten(0, 1)[index], codes)  # [M, K, V]
         losses = F.cross_entropy(
@@ -116,7 +117,7 @@ class SoundLosses:
         level = torch.ones_like(per_codebook)
         level[0] = c.first_codebook_weight
         per_codebook = c.audio_weight * per_codebook * level / level.sum()
-        return parts | {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}
+        return parts | {"agent_first": per_codebook[0], "agent_rest": per_codebook[1:].sum()}, len(index)
 
     def disturbed(self, lesson: Lesson) -> Lesson:
         """The same as a call would have it: with errors in the past, and words that come early or late."""

@@ -58,7 +58,7 @@ def test_calls_that_are_not_the_same_are_refused(tmp_path: Path) -> None:
     one = evaluation(tmp_path / "one", [[reply(True)]])
     other = evaluation(tmp_path / "other", [[reply(True)]], caller="My money back.")
     fewer = evaluation(tmp_path / "fewer", [])
-    for folders in ((one, other), (one, fewer)):
+    for folders in ((one, other), (one, fewer), (fewer, one)):
         with pytest.raises(ValueError, match="clean, talk-000: not the same call"):
             compare([folders[0]], [folders[1]])
     with pytest.raises(ValueError, match="as many of each"):

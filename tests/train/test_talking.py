@@ -218,5 +218,7 @@ def test_calls_are_never_spliced_unless_they_train() -> None:
 def test_something_has_to_be_left_to_train() -> None:
     with pytest.raises(ValueError, match="replies_only and talker_only leave nothing to train"):
         module(replies_only=True, talker_only=True)
+    with pytest.raises(ValueError, match="talker_only with an audio_weight of 0"):
+        module(talker_only=True, audio_weight=0.0)
     with pytest.raises(ValueError, match=r"talker_only needs model\.talker"):
         DuplexModule(DuplexTrainConfig(tiny_model(tiny_layout(SMALL_SPEC)).config, talker_only=True))
