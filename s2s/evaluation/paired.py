@@ -23,6 +23,8 @@ MEASURES: dict[str, Callable[[dict[str, Any]], bool]] = {
     "texts right": lambda reply: normalise(reply["own"] or "") == normalise(reply["expected"]),
 }
 
+REPLY_KEYS = ("intent", "digits", "success", "own", "expected")
+
 
 def compare(ones: Sequence[Path], others: Sequence[Path]) -> dict[str, dict[str, dict[str, Any]]]:
     """Folders of evaluations of one model and of the other, seed by seed -> condition -> measure -> what was found.
@@ -82,10 +84,7 @@ def _conditions(folder: Path) -> set[str]:
 
 def _same_calls(one: Path, other: Path, condition: str) -> Iterator[tuple[list[Any], list[Any]]]:
     """The replies of each call to either model."""
-    calls, same = (
-        {call["name"]: call for call in map(json.loads, path.read_text("utf-8").splitlines())}
-        for path in (folder / "calls" / f"{condition}.jsonl" for folder in (one, other))
-    )
+    calls, same = (_read_calls(folder / "calls" / f"{condition}.jsonl") for folder in (one, other))
     for name in calls | same:
         # What is expected of "say that again" is what the model said before, so texts may differ.
         told, asked = (
@@ -97,6 +96,17 @@ def _same_calls(one: Path, other: Path, condition: str) -> Iterator[tuple[list[A
                 f"{condition}, {name}: not the same call in {one} and {other} (another seed, other clips?)"
             )
         yield _turns(calls[name]), _turns(same[name])
+
+
+def _read_calls(path: Path) -> dict[str, dict[str, Any]]:
+    """The calls of one condition by name, with all that is compared of them; ValueError where something is missing."""
+    try:
+        calls = {call["name"]: call for call in map(json.loads, path.read_text("utf-8").splitlines())}
+        for call in calls.values():
+            call["caller_text"], [[reply[key] for key in REPLY_KEYS] for reply in call["replies"]]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the calls of an evaluation ({error!r})") from error
+    return calls
 
 
 def _turns(call: dict[str, Any]) -> list[dict[str, Any]]:

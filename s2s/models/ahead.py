@@ -68,8 +68,9 @@ class Ahead:
         """
         size, now = self.vocab_size, self.head(hidden).to(state.logits.dtype)
         state.logits.copy_(torch.where((state.left == REPLY_STEPS)[:, None], now, state.logits))
-        stands = state.left > REPLY_STEPS - HOLD_STEPS
-        if clock is not None:
+        if clock is None:
+            stands = state.left > REPLY_STEPS - HOLD_STEPS
+        else:
             stands = self.goes_on(state) & ~clock.stopped
         which = torch.where(stands[:, None], state.logits, now)[:, :size]
         if self.plan is not None and self.words is not None and state.plan is not None:

@@ -67,6 +67,17 @@ def test_calls_that_are_not_the_same_are_refused(tmp_path: Path) -> None:
         compare([one], [tmp_path])
 
 
+@pytest.mark.parametrize(
+    "line", ['{"id": 7}', "Dear diary,", "[]", '{"name": "talk-000", "caller_text": "", "replies": [{}]}']
+)
+def test_other_jsonl_files_are_refused(line: str, tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", [[reply(True)]])
+    (tmp_path / "notes" / "calls").mkdir(parents=True)
+    (tmp_path / "notes" / "calls" / "clean.jsonl").write_text(line, "utf-8")
+    with pytest.raises(ValueError, match=r"clean\.jsonl: not the calls of an evaluation"):
+        compare([one], [tmp_path / "notes"])
+
+
 def test_the_command_prints_a_line_for_each_measure(tmp_path: Path) -> None:
     one = evaluation(tmp_path / "one", [[reply(True)], [reply(False)]])
     other = evaluation(tmp_path / "other", [[reply(True)], [reply(True)]])
