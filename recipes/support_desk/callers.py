@@ -31,6 +31,8 @@ KEPT_FOR_TESTS = frozenset(
     ["am_puck", "af_bella", "bm_lewis", "bf_alice", "am_fenrir", "if_sara", "hm_omega", "ef_dora"]
 )
 UNFIT = frozenset({"af_nicole", "af_heart"})
+# Of a style's 256 numbers so many are the sound of a voice, the others its rhythm and melody.
+TIMBRE = 128
 # How many of the commonest English words the drill is made of, beside those of callers.
 COMMON_WORDS = 6000
 # Lists of sentences with a slot: intent, slot, number of digits, sentences made of each per pass.
@@ -84,28 +86,42 @@ class Kokoro:
             raise ValueError(f"no voices (*.bin) in {voices}")
 
     def __call__(self, text: str, voice: str, speed: float) -> np.ndarray:
-        """wav [N] at 24 kHz; `voice` is a name or a mixture such as 'af_nova:0.6+af_sky:0.4'."""
-        parts = [part.partition(":") for part in voice.split("+")]
-        style = sum(np.float32(weight or 1) * self.styles[name] for name, _, weight in parts)
+        """wav [N] at 24 kHz; `voice` is a name or a mixture such as 'af_nova:0.6+af_sky:0.4'; one behind a slash lends
+        it rhythm and melody."""
+        timbre, _, manner = voice.partition("/")
         said = self.phonemes[voice.startswith("b")](text)
         tokens = [self.ids[c] for c in ("".join(said) if isinstance(said, list) else said) if c in self.ids][:500]
+        style = self._mixed(timbre, len(tokens))
+        if manner:
+            style[TIMBRE:] = self._mixed(manner, len(tokens))[TIMBRE:]
         inputs = {
             "tokens": np.array([[0, *tokens, 0]], np.int64),
-            "style": np.asarray(style[len(tokens)])[None],
+            "style": style[None],
             "speed": np.array([speed], np.float32),
         }
         return np.asarray(self.network.run(None, inputs)[0], np.float32).ravel()
 
+    def _mixed(self, voice: str, num_tokens: int) -> np.ndarray:
+        """The style [256] of a mixture for so many phonemes."""
+        parts = (part.partition(":") for part in voice.split("+"))
+        styles = [np.float32(weight or 1) * self.styles[name][num_tokens] for name, _, weight in parts]
+        return np.asarray(np.sum(styles, axis=0, dtype=np.float32))
+
     def draw(self, rng: random.Random) -> str:
-        """A voice, three of four times an English one, one of three times mixed with another of its sex."""
-        english = rng.random() < 0.75
-        pool = [name for name in self.names if (name[0] in "ab") == english] or self.names
-        voice = rng.choice(pool)
-        others = [name for name in pool if name[1] == voice[1] and name != voice]
-        if not others or rng.random() > 0.35:
-            return voice
-        share = rng.randint(30, 70)
-        return f"{voice}:0.{share}+{rng.choice(others)}:0.{100 - share}"
+        """A voice, two of three times an English one: as it is, or mixed with one or two others of its sex; two of
+        five times with the manner of another one."""
+        timbre = self._draw_mixture(rng)
+        return timbre if rng.random() < 0.6 else f"{timbre}/{self._draw_mixture(rng)}"
+
+    def _draw_mixture(self, rng: random.Random) -> str:
+        english = rng.random() < 0.65
+        voice = rng.choice([name for name in self.names if (name[0] in "ab") == english] or self.names)
+        others = [name for name in self.names if name[1] == voice[1] and name != voice]
+        rng.shuffle(others)
+        number = rng.choices((0, 1, 2), (0.4, 0.4, 0.2))[0]
+        shares = [rng.randint(20, 40) if number == 2 else rng.randint(30, 70) for _ in others[:number]]
+        parts = zip([voice, *others], [100 - sum(shares), *shares], strict=False)
+        return "+".join(f"{name}:{share / 100:.2f}" for name, share in parts) if shares else voice
 
 
 def dictate(rng: random.Random, digits: str) -> str:

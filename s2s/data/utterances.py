@@ -1,5 +1,6 @@
 """A caller's turn made from clips: choice of wording and voice, thinking pauses, pitch and tempo, level."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -163,8 +164,8 @@ def change_speed(wav: np.ndarray, rate: int, factor: float) -> np.ndarray:
 
 
 def _timbre(voice: str) -> str:
-    """The first voice of a mixture such as 'af_nova:0.6+af_sky:0.4'."""
-    return voice.split("+")[0].split(":")[0]
+    """The first voice of a mixture such as 'af_nova:0.6+af_sky:0.4/bm_george', whose manner is another one's."""
+    return re.split("[:+/]", voice)[0]
 
 
 def _nearest_voice(clips: list[Clip], speaker: Speaker, rng: np.random.Generator) -> Clip:

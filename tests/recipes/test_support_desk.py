@@ -7,7 +7,8 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +127,51 @@ def test_statistics_of_a_composed_call_follow_its_words(prepare: ModuleType) -> 
     assert found.duration_s == pytest.approx(8.0)
     assert found.gaps == pytest.approx(0.2 + 2.3) and found.overlap == pytest.approx(0.5)
     assert found.inter_pausal_units == pytest.approx(2.0 + 1.0 + 2.0 + 1.0) and found.pauses == 0.0
+
+
+@pytest.fixture
+def voices(callers: ModuleType) -> Any:
+    """Kokoro's voices around a network that gives back the style; each style is its voice's number, then that + 0.5."""
+    kokoro = object.__new__(callers.Kokoro)
+    kokoro.names = ["af_one", "am_two", "bf_three", "bm_four", "jf_five", "zm_six"]
+    kokoro.ids = {"a": 1, "b": 2}
+    kokoro.phonemes = dict.fromkeys((False, True), lambda text: text)
+    halves = [np.repeat([number, number + 0.5], callers.TIMBRE) for number in range(6)]
+    kokoro.styles = {n: np.tile(half, (9, 1)).astype(np.float32) for n, half in zip(kokoro.names, halves, strict=True)}
+    kokoro.network = SimpleNamespace(run=lambda _, inputs: [inputs["style"]])
+    return kokoro
+
+
+def test_a_voice_may_have_the_manner_of_another(voices: Any, callers: ModuleType) -> None:
+    def halves(voice: str) -> list[float]:
+        style = voices("abba", voice, 1.0)
+        assert style.shape == (2 * callers.TIMBRE,)
+        return [float(style[0]), float(style[-1])]
+
+    assert halves("am_two") == [1.0, 1.5]
+    assert halves("am_two/zm_six") == [1.0, 5.5]
+    assert halves("af_one:0.25+jf_five:0.75/bf_three:0.50+af_one:0.50") == [3.0, 1.5]
+    assert halves("am_two") == [1.0, 1.5]  # what was mixed before has changed no voice
+
+
+def test_drawn_voices_are_mixtures_of_one_sex(voices: Any) -> None:
+    rng = random.Random(0)
+    drawn = [voices.draw(rng) for _ in range(400)]
+    mixtures = [mixture for voice in drawn for mixture in voice.split("/")]
+    for mixture in mixtures:
+        parts = [part.partition(":") for part in mixture.split("+")]
+        assert len({name for name, _, _ in parts}) == len(parts)
+        assert len({name[1] for name, _, _ in parts}) == 1
+        assert sum(float(share or 1) for _, _, share in parts) == pytest.approx(1.0)
+    assert {mixture.count("+") for mixture in mixtures} == {0, 1, 2}
+    assert 0.3 < sum("/" in voice for voice in drawn) / len(drawn) < 0.5
+    assert {mixture[0] for mixture in mixtures} == set("abjz")
+
+
+def test_flags_go_with_their_stages(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                    capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    for flag in ("--lively", "--spoken"):
+        monkeypatch.setattr(sys, "argv", ["prepare.py", "--stage", "listen", "--out", str(tmp_path), flag])
+        with pytest.raises(SystemExit):
+            prepare.main()
+        assert f"{flag} goes with --stage" in capsys.readouterr().err
