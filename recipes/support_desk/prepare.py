@@ -5,7 +5,7 @@
     python prepare.py --stage dialogues --out data --noise noise.parquet --count 20    # some calls to listen to
     python prepare.py --stage encode --out data --noise noise.parquet --count 6400 --codec CHECKPOINT
     python prepare.py --stage drill --out data                                         # words that nothing else tells
-    python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these and other speech
+    python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these, other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
     python prepare.py --stage written --spoken --out data --count 2000 --codec CHECKPOINT       # or with the agent's
@@ -58,6 +58,7 @@ from s2s.data.listening import ListeningSource
 from s2s.data.moshi_finetune import write_moshi_finetune
 from s2s.data.schema import Dialogue, Word
 from s2s.data.turns import SingleTurns
+from s2s.data.utterances import split_of_clip
 from s2s.data.wishes import WEIGHTS
 from s2s.data.wordings import load_wordings
 from s2s.data.wordtimes import voiced_frames
@@ -333,7 +334,8 @@ def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.
     torch.set_num_threads(1)
     encode = EncodeConfig(batch_size=16, part=args.worker, parts=args.workers)
     encoder = Encoder(load_codec(args.codec), tokenizer, encode)
-    folder = args.out / ("spoken" if args.spoken else config.split if args.stage == "encode" else args.stage)
+    name = "spoken" if args.spoken else "lively" if args.lively else args.stage
+    folder = args.out / (config.split if name == "encode" else name)
     encode_dialogues(
         find_source(config, args), encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows)
     )
@@ -348,7 +350,11 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
     if args.stage == "written":
         return written_calls(config, args.drawn, args.spoken)
     cache = Path(config.cache)
-    clips = load_clips(expand([str(args.out / "drills" / "*.parquet"), *args.speech]), cache, RATE)
+    heard = [str(args.out / "drills" / "*.parquet"), *args.speech, *(args.clips or ())]
+    clips = [
+        clip for clip in load_clips(expand(heard), cache, RATE)
+        if not clip.intent or split_of_clip(clip) == config.split
+    ]  # fmt: skip
     noises = [int16_to_float(np.asarray(noise.pcm)) for noise in load_clips(expand(config.noise), cache, RATE)]
     return ListeningSource(clips, RATE, config.augment, noises, config.seed)
 

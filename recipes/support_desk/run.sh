@@ -73,15 +73,17 @@ if ((stage <= 6)); then
         wait
     }
     "${prepare[@]}" --stage drill "${drill[@]}"
-    encode --stage listen "${speech[@]}" --seed 3
+    [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage drill --voices "$VOICES" "${drill[@]}"
+    encode --stage listen "${clips[@]}" "${speech[@]}" --seed 3
     encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
     encode --stage encode "${clips[@]}" --count "$calls" --seed 2
+    encode --stage encode --lively "${clips[@]}" --count $((calls / 3)) --seed 6
     encode --stage written --count $((2 * calls)) --drawn "$drawn" --seed 4
     encode --stage written --spoken --count $((calls * 2 / 3)) --drawn "$drawn" --seed 5
 fi
 if ((stage <= 7)); then
     echo "7/8 the model: hearing and speaking, which reply follows from which words, all of it again, and how words are said"
-    shards="data.shards=[$out/train,$out/turns,$out/listen,$out/written,$out/spoken]"
+    shards="data.shards=[$out/train,$out/lively,$out/turns,$out/listen,$out/written,$out/spoken]"
     s2s train experiment=support_desk folder="$out/first" codec_from="$out/general" "$shards" "${train[@]}"
     s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
         init_from="$(newest "$out/first")" "data.shards=[$out/written]" "${train[@]}"
@@ -94,7 +96,7 @@ if ((stage <= 7)); then
     model="$out/model"
     [[ ! -d "$out/longer" ]] || model="$out/longer"
     s2s train experiment=support_desk_talker folder="$out/talker" codec_from="$out/general" \
-        init_from="$(newest "$model")" "data.shards=[$out/train,$out/spoken]" "${train[@]}"
+        init_from="$(newest "$model")" "data.shards=[$out/train,$out/lively,$out/spoken]" "${train[@]}"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"

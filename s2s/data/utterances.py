@@ -53,13 +53,11 @@ class Callers:
         for clip in clips:
             if clip.digits and clip.digits not in known:
                 continue
+            place = split_of_clip(clip), clip.intent
             if clip.part:
-                pair = (clip.text, clip.pair) if clip.part == 1 else (clip.pair, clip.text)
-                place = self.halves.setdefault((split_of(" ".join(pair)), clip.intent), {})
-                place.setdefault(pair, ([], []))[clip.part - 1].append(clip)
+                self.halves.setdefault(place, {}).setdefault(_whole(clip), ([], []))[clip.part - 1].append(clip)
             else:
-                place_of_texts = self.by_text.setdefault((split_of(clip.text, clip.digits), clip.intent), {})
-                place_of_texts.setdefault(clip.text, []).append(clip)
+                self.by_text.setdefault(place, {}).setdefault(clip.text, []).append(clip)
         self._texts_of: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         counts: Counter[str] = Counter()
         for (split, intent), texts in self.by_text.items():
@@ -161,6 +159,16 @@ def fade(wav: np.ndarray, sample_rate: int, fade_s: float = 0.005) -> np.ndarray
 def change_speed(wav: np.ndarray, rate: int, factor: float) -> np.ndarray:
     """wav [N] played `factor` times faster: pitch and tempo move together."""
     return resample(wav, round(rate * factor), rate).copy() if factor != 1.0 else wav
+
+
+def split_of_clip(clip: Clip) -> str:
+    """The split of what a clip says; of a half, that of the whole utterance."""
+    return split_of(" ".join(_whole(clip))) if clip.part else split_of(clip.text, clip.digits)
+
+
+def _whole(clip: Clip) -> tuple[str, str]:
+    """Both halves of what a clip is one half of."""
+    return (clip.text, clip.pair) if clip.part == 1 else (clip.pair, clip.text)
 
 
 def _timbre(voice: str) -> str:
