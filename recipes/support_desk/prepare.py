@@ -225,7 +225,9 @@ def main() -> None:
     stages = ["phrases", "callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "written", "heldout"]
     parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers)")
+    parser.add_argument(
+        "--clips", action="append", help="glob of caller clips (repeatable; default OUT/callers, for listen none)"
+    )
     parser.add_argument("--voices", type=Path, help="folder of Kokoro voices")
     parser.add_argument("--first-pass", type=int, default=0)
     parser.add_argument("--passes", type=int, default=1)

@@ -23,6 +23,7 @@ MEASURES: dict[str, Callable[[dict[str, Any]], bool]] = {
     "texts right": lambda reply: normalise(reply["own"] or "") == normalise(reply["expected"]),
 }
 
+# What of a reply tells that it is the same one, and what the measures read.
 REPLY_KEYS = ("intent", "digits", "success", "own", "expected")
 
 
@@ -99,14 +100,17 @@ def _same_calls(one: Path, other: Path, condition: str) -> Iterator[tuple[list[A
 
 
 def _read_calls(path: Path) -> dict[str, dict[str, Any]]:
-    """The calls of one condition by name, with all that is compared of them; ValueError where something is missing."""
+    """What is compared of the calls of one condition, by name; ValueError where some of it is missing."""
     try:
-        calls = {call["name"]: call for call in map(json.loads, path.read_text("utf-8").splitlines())}
-        for call in calls.values():
-            call["caller_text"], [[reply[key] for key in REPLY_KEYS] for reply in call["replies"]]
+        return {
+            call["name"]: {
+                "caller_text": call["caller_text"],
+                "replies": [{key: reply[key] for key in REPLY_KEYS} for reply in call["replies"]],
+            }
+            for call in map(json.loads, path.read_text("utf-8").splitlines())
+        }
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the calls of an evaluation ({error!r})") from error
-    return calls
 
 
 def _turns(call: dict[str, Any]) -> list[dict[str, Any]]:

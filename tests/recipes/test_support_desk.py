@@ -1,5 +1,6 @@
 """What the support desk's prepare.py says and how loud, without any synthesiser."""
 
+import argparse
 import importlib.util
 import json
 import random
@@ -11,13 +12,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from s2s.data.desk import load_desk, speak_digits
+from s2s.data.desk import load_desk, speak_digits, split_of
 from s2s.data.schema import Dialogue, Word
 from s2s.data.wordings import load_wordings
 from s2s.phrases import DIGIT_WORDS
-from tests.data.desk_clips import write_tables
+from tests.data.desk_clips import caller, write_tables
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "support_desk"
 PHRASES = json.loads((FOLDER / "callers_train.json").read_text("utf-8"))
@@ -166,6 +169,21 @@ def test_drawn_voices_are_mixtures_of_one_sex(voices: Any) -> None:
     assert {mixture.count("+") for mixture in mixtures} == {0, 1, 2}
     assert 0.3 < sum("/" in voice for voice in drawn) / len(drawn) < 0.5
     assert {mixture[0] for mixture in mixtures} == set("abjz")
+
+
+def test_held_out_callers_are_never_listened_to(prepare: ModuleType, tmp_path: Path) -> None:
+    config = write_tables(tmp_path)
+    (tmp_path / "drills").mkdir()
+    said = {split: f"please tell it {next(n for n in range(999) if split_of(f'please tell it {n}') == split)}"
+            for split in ("train", "validation", "test")}  # fmt: skip
+    callers = [caller(text, "price", 1) for text in said.values()]
+    pq.write_table(pa.Table.from_pylist(callers), tmp_path / "said.parquet")
+    drill = f"{said['test']} again"
+    pq.write_table(pa.Table.from_pylist([caller(drill, "", 2)]), tmp_path / "drills" / "drill.parquet")
+    args = argparse.Namespace(stage="listen", out=tmp_path, speech=[], clips=[str(tmp_path / "said.parquet")])
+    source = prepare.find_source(config, args)
+    heard = {" ".join(word.text for word in source[index].user_words) for index in range(len(source))}
+    assert heard == {said["train"], drill}
 
 
 def test_flags_go_with_their_stages(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
