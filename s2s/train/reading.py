@@ -2,9 +2,9 @@
 
 A few thousand recordings are soon known by heart, and with them which reply each gets. In a row that is read the model
 hears nothing, and its inner layers are given the caller's tokens in place of those they would hear. So the layers above
-have nothing but words to go by; some of these are left out, wrong or misspelt, as in a transcript, and where the agent
-reads digits back they are exchanged for others on both sides, so that digits have to be copied and cannot be
-remembered. Calls that are only written (`s2s.data.written`) are always read.
+have nothing but words to go by; some of these are left out or wrong, as in a transcript, and where the agent reads
+digits back they are exchanged for others on both sides, so that digits have to be copied and cannot be remembered.
+Calls that are only written (`s2s.data.written`) are always read.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ from torch import Tensor
 from s2s.phrases import DIGIT_WORDS
 from s2s.streams import Stream
 from s2s.text import Tokenizer
-from s2s.train.misspelling import misspellings
 
 # When words are read, in steps after their place in the track (three after their end): as soon as they would be heard.
 # Read any later, they would come when the reply has begun, and its first word would be learned as a guess.
 EARLIEST, LATEST = -4, -1
 LEFT_OUT, WRONG = 0.08, 0.03  # shares of tokens
-MISSPELT = (
-    0.35  # the largest share of tokens of a row; each row draws its own, as some callers are harder to understand
-)
 EXCHANGED = 0.7  # share of the rows with digits read back
 
 
@@ -57,8 +53,6 @@ class Reading:
         self.digit_of = torch.full((stream.table_size,), -1)
         for form in self.tokens:
             self.digit_of[form] = torch.arange(len(DIGIT_WORDS))
-        digits = {int(token) for token in self.tokens.flatten()}
-        self.misspellings = misspellings(tokenizer, stream.vocab_size, digits)
 
     def draw(
         self, user_text: Tensor, agent_text: Tensor, written: Tensor, unspoken: Tensor, training: bool = True
@@ -84,26 +78,9 @@ class Reading:
         dice = torch.rand(words.shape, device=text.device)
         exact = (read.unspoken | read.written)[:, None]  # what the agent reads back of these has to be there to be read
         said = (words < self.stream.vocab_size) & ~(exact & (self.digit_of[words] >= 0))
-        words = self._misspell(words, said)
         words = torch.where(said & (dice < WRONG), torch.randint_like(words, self.stream.vocab_size), words)
         words = torch.where(said & (dice > 1 - LEFT_OUT), pad, words)
         return torch.where(read.rows[:, None], torch.where(words < self.stream.vocab_size, words, pad), -1)
-
-    def _misspell(self, words: Tensor, said: Tensor) -> Tensor:
-        """Words [B, S], some of those `said` [B, S] bool misspelt; what does not fit into free steps behind is lost."""
-        self.misspellings = self.misspellings.to(words.device)
-        share = MISSPELT * torch.rand(len(words), 1, device=words.device)
-        wanted = said & (torch.rand(words.shape, device=words.device) < share)
-        table = self.misspellings
-        variant = torch.randint(table.shape[1], words.shape, device=words.device)
-        pieces = table[words.clamp(max=len(table) - 1), variant]
-        free = words >= self.stream.vocab_size
-        misspelt = torch.where(wanted, pieces[..., 0], words)
-        behind = wanted
-        for piece in range(1, table.shape[2]):
-            behind = behind[:, :-1] & free[:, piece:] & (pieces[:, :-piece, piece] >= 0)
-            misspelt[:, piece:] = torch.where(behind, pieces[:, :-piece, piece], misspelt[:, piece:])
-        return misspelt
 
     def _exchange(self, user_text: Tensor, agent_text: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Other digits for those of rows wanted [B], the same on both sides, where the agent says the caller's alone.
