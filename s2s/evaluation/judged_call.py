@@ -218,25 +218,33 @@ def _overlaps(
     An agent that has come to the end of what it was saying has not given way, however soon that was.
     """
     found: dict[int, Outcome] = {}
+    asked_s = 0.0  # since when what the agent says is of this reply
     for each, later in zip(done, [*done[1:], None], strict=True):
         move = script.acts[each.index].move
-        if move.when != "over" or move.kind == "silence":
-            continue
-        kind = "interruption" if move.kind == "turn" else move.kind
-        overlap = Overlap(kind, script.acts[each.index].text, each.start, later.start if later else len(agent))
-        outcome = outcomes(agent, rate, [overlap])[0]
-        if outcome.yielded and outcome.stop_ms is not None:
-            stop_s = each.start / rate + outcome.stop_ms / 1000
-            said = " ".join(word.text for word in words if word.start_s < stop_s)
-            outcome = replace(outcome, yielded=not _ends(said, texts))
-        found[each.index] = outcome
+        if move.when == "over" and move.kind != "silence":
+            kind = "interruption" if move.kind == "turn" else move.kind
+            overlap = Overlap(kind, script.acts[each.index].text, each.start, later.start if later else len(agent))
+            outcome = outcomes(agent, rate, [overlap])[0]
+            if outcome.yielded and outcome.stop_ms is not None:
+                stop_s = each.start / rate + outcome.stop_ms / 1000
+                said = " ".join(word.text for word in words if asked_s <= word.start_s < stop_s)
+                outcome = replace(outcome, yielded=not _ends(said, texts))
+            found[each.index] = outcome
+        if move.kind in ("turn", "silence"):
+            asked_s = (each.end if move.when == "over" else each.start) / rate
     return found
 
 
 def _ends(said: str, texts: Sequence[str]) -> bool:
-    """Whether what was said ends as one of these texts does, in their last two words."""
-    last = normalise(said).split()[-2:]
-    return len(last) == 2 and any(normalise(text).split()[-2:] == last for text in texts)
+    """Whether what was said ends as one of these texts does, in their last two words.
+
+    Unless it is how a longer one begins: "You can collect it at our shop" ends as "in cash at our shop" does, and yet
+    more was to come.
+    """
+    so_far, whole = normalise(said).split(), [normalise(text).split() for text in texts]
+    if so_far not in whole and any(text[: len(so_far)] == so_far for text in whole):
+        return False
+    return len(so_far) > 1 and any(text[-2:] == so_far[-2:] for text in whole)
 
 
 def _takeovers(

@@ -136,13 +136,23 @@ def test_other_sounds_must_not(writer, kind, yield_after_s, rate):
     assert (held["n"], held["rate"]) == (3, rate)
 
 
-def test_an_agent_that_came_to_its_end_has_not_given_way(writer):
+@pytest.mark.parametrize(
+    ("said", "gave_way"),
+    [
+        ("You can pay by card, or in cash at our shop.", False),
+        ("Please have your claim form.", False),  # in other words, and yet an end
+        ("You can collect it at our shop.", True),
+        ("Our shop", True),
+    ],
+)
+def test_an_agent_that_came_to_its_end_has_not_given_way(writer, said, gave_way):
     written = writer.write("backchannel", 0, 0)
-    step, ends = agent(2.0), Words([], [Word(w, 0.0, 0.1) for w in ["Please", "have", "your", "claim", "form."]], [])
-    ((_, call),) = play_scripts(step, [written], LineConfig())
-    texts = [DESK.intents["damaged"].reply]
+    ((_, call),) = play_scripts(agent(2.0), [written], LineConfig())
+    texts = [DESK.intents[name].reply for name in ("damaged", "payment", "pickup_point", "location")]
+    over = [done.start / call.sample_rate for done in call.caller.done if written.acts[done.index].move.when == "over"]
+    words = Words([], [Word(word, at - 0.1, at) for at in over for word in said.split()], [])
     assert [o.yielded for o in judge(written, call, Words([], [], []), Hears("x")).overlaps] == [True] * 3
-    assert [o.yielded for o in judge(written, call, ends, Hears("x"), texts=texts).overlaps] == [False] * 3
+    assert [o.yielded for o in judge(written, call, words, Hears("x"), texts=texts).overlaps] == [gave_way] * 3
 
 
 @pytest.mark.parametrize(("delay_s", "taken"), [(0.2, 1), (1.5, 0)])
