@@ -20,7 +20,8 @@ class DialogueDataConfig:
     (or at their start). `bucket` batches at a time are sorted by length, so that rows of like length meet; 1 turns that
     off. With `batch_steps` training batches hold about so many frames each instead, many short rows or a few long ones
     of like length, so that whole calls and single sentences teach equally often in each hour; `batch_size` is then only
-    that of validation. `cache` is the folder of the mapped copy, by default the one of the first shard.
+    that of validation. In a `false_starts` share of training rows the agent begins too early, see `data.false_starts`.
+    `cache` is the folder of the mapped copy, by default the one of the first shard.
     """
 
     shards: tuple[str, ...]
@@ -31,6 +32,7 @@ class DialogueDataConfig:
     max_steps: int = 750
     random_crop: bool = True
     bucket: int = 32
+    false_starts: float = 0.0
     seed: int = 0
     num_workers: int = 0
 
@@ -61,7 +63,7 @@ class DialogueDataModule(ResumableDataModule):
     def train_dataloader(self) -> ResumableLoader:
         config = self.config
         rank, world = self.rank_and_world(config.batch_size)
-        dataset = self._dataset(config.shards)
+        dataset = self._dataset(config.shards, config.false_starts)
         frames = dataset.num_frames
         if not (sizes := batch_sizes(config, frames, world)):
             wanted = world if config.batch_steps else config.batch_size
@@ -88,10 +90,10 @@ class DialogueDataModule(ResumableDataModule):
         keys = [for_rank(_key(config, dataset.num_frames, rows, None), rank, world) for rows in groups]
         return FixedLoader(dataset, keys, config.num_workers)
 
-    def _dataset(self, paths: tuple[str, ...]) -> EncodedDataset:
+    def _dataset(self, paths: tuple[str, ...], false_starts: float = 0.0) -> EncodedDataset:
         files = shard_files(paths)
         cache = Path(self.config.cache) if self.config.cache else files[0].parent
-        return EncodedDataset(build_arrow(files, cache), common_info(files))
+        return EncodedDataset(build_arrow(files, cache), common_info(files), false_starts)
 
 
 def epoch_keys(config: DialogueDataConfig, num_frames: np.ndarray, epoch: int, world: int = 1) -> list[BatchKey]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
+from s2s.data.false_starts import Call, FalseStart, false_start
 from s2s.data.schema import ENCODED_SCHEMA, EncodedDialogue
 from s2s.data.shards import ShardInfo, common_info
 
@@ -57,8 +58,9 @@ def build_arrow(files: Sequence[Path], cache: Path) -> Path:
 class EncodedDataset(Dataset[Batch]):
     """`dataset[key]` is a batch of rows; only the pages of these rows are read from disk."""
 
-    def __init__(self, path: Path, info: ShardInfo) -> None:
-        self.info = info
+    def __init__(self, path: Path, info: ShardInfo, false_starts: float = 0.0) -> None:
+        """Args: false_starts: share of rows in which the agent begins too early, where there is room for it."""
+        self.info, self.false_starts = info, false_starts
         self._path = path
         self._table = self._map()
         self.num_frames: np.ndarray = self._table.column("num_frames").to_numpy()
@@ -68,13 +70,15 @@ class EncodedDataset(Dataset[Batch]):
 
     def __getitem__(self, key: BatchKey) -> Batch:
         """{user [B, K, T], user_text [B, 1, T], agent_text [B, 1, T], agent [B, K, T], agent_active [B, T] bool,
-        waits [B] bool, lengths [B], rows [B]}, ids int64. Frames from a row's length on are filler: code 0, text pad,
-        not active. A row waits unless the agent says something before the caller does.
+        agent_stopped [B, T] bool, agent_erred [B, T] bool, waits [B] bool, lengths [B], rows [B]}, ids int64. Frames
+        from a row's length on are filler: code 0, text pad, not active. A row waits unless the agent says something
+        before the caller does. Where the agent has erred its text is not one to learn from; where it has stopped, and
+        for how long, is.
         """
         size, steps, num_codebooks = len(key.rows), key.num_steps, self.info.num_codebooks
         codes = {name: np.zeros((size, num_codebooks, steps), np.int64) for name in ("user", "agent")}
         text = {n: np.full((size, 1, steps), self.info.text_pad_id, np.int64) for n in ("user_text", "agent_text")}
-        active, stopped = np.zeros((size, steps), bool), np.zeros((size, steps), bool)
+        active, stopped, erred = (np.zeros((size, steps), bool) for _ in range(3))
         waits, lengths = np.ones(size, bool), np.zeros(size, np.int64)
         for at, (row, start) in enumerate(zip(key.rows, key.starts, strict=True)):
             dialogue = self.dialogue(row)
@@ -87,8 +91,13 @@ class EncodedDataset(Dataset[Batch]):
             said = {name: np.flatnonzero(tracks[at, 0] != self.info.text_pad_id) for name, tracks in text.items()}
             if said["agent_text"].size:
                 waits[at] = said["user_text"].size > 0 and said["user_text"][0] < said["agent_text"][0]
-        marks = {"agent_active": active, "agent_stopped": stopped, "waits": waits, "lengths": lengths}
-        arrays = {**codes, **text, **marks, "rows": np.array(key.rows)}
+            if (found := self._false_start(dialogue, key, at)) is not None:
+                text["agent_text"][at, 0, :length] = found.text[span]
+                begin, resumed, end = (max(0, frame - start) for frame in (found.begin, found.resumed, found.end))
+                active[at, begin:resumed] = stopped[at, resumed:end] = erred[at, begin:end] = True
+        marks = {"agent_active": active, "agent_stopped": stopped, "agent_erred": erred}
+        rows = {"waits": waits, "lengths": lengths, "rows": np.array(key.rows)}
+        arrays = {**codes, **text, **marks, **rows}
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def dialogue(self, row: int) -> EncodedDialogue:
@@ -101,6 +110,18 @@ class EncodedDataset(Dataset[Batch]):
             for name in record.schema.names
         }
         return EncodedDialogue.from_row(fields)
+
+    def _false_start(self, dialogue: EncodedDialogue, key: BatchKey, at: int) -> FalseStart | None:
+        """That of a row which is heard, by a generator of its own, so that the same batch is the same again."""
+        if not self.false_starts or dialogue.user[0, 0] >= self.info.codebook_size:
+            return None
+        rng = np.random.default_rng((key.rows[at], key.starts[at], key.num_steps))
+        if rng.random() >= self.false_starts:
+            return None
+        other = self.dialogue(int(rng.integers(len(self))))
+        frame_rate, pad_id = self.info.sample_rate / self.info.frame_size, self.info.text_pad_id
+        mine, theirs = (Call(d.agent_text, d.meta, frame_rate, pad_id) for d in (dialogue, other))
+        return false_start(mine, theirs, rng)
 
     def _stopped(self, dialogue: EncodedDialogue) -> np.ndarray:
         """Frames [T] from where the agent breaks off to its next word."""

@@ -26,6 +26,7 @@ from s2s.train.rhythm import repeats, unsteady
 from s2s.train.schedule import warmup_cosine
 from s2s.train.sound import SoundLosses
 from s2s.train.spelling import SpellingLoss, untimed_loss
+from s2s.train.talking import next_frame
 from s2s.train.work import Work, count_skipped, duplex_flops
 
 
@@ -68,7 +69,8 @@ class DuplexModule(pl.LightningModule):
             raise ValueError("replies_only needs model.wording_layer, the layers behind which are trained")
         self.requires_grad_(False)
         layers = model.backbone.layers[model.config.wording_layer :]
-        heads = (model.text_heads[AGENT_TEXT], model.ahead, model.plan)
+        stop = model.talker.stop if model.talker is not None and self.config.stop_weight else None
+        heads = (model.text_heads[AGENT_TEXT], model.ahead, model.plan, stop)
         for part in (layers, model.backbone.norm, model.wording.back, *heads):
             if part is not None:
                 part.requires_grad_(True)
@@ -89,7 +91,7 @@ class DuplexModule(pl.LightningModule):
         for part in (model.talker, model.depth, *own):
             if part is not None:
                 part.requires_grad_(False)
-        model.talker.stop.requires_grad_(not self.config.replies_only)
+        model.talker.stop.requires_grad_(self.config.stop_weight > 0)
 
     def configure_optimizers(self) -> Any:
         c = self.config
@@ -148,6 +150,8 @@ class DuplexModule(pl.LightningModule):
             sounds = valid & ~read.unspoken[:, None]
         with _outputs(self.model.spelling) as pieces, _outputs(self.model.wording) as tokens:
             hidden = self.model(inputs, read=given)
+        erred = next_frame(batch["agent_erred"]) if "agent_erred" in batch else torch.zeros_like(valid)
+        learned = valid & ~dictated[:, None] & ~erred
         parts = {} if c.replies_only else self._inner_losses(pieces, tokens, tracks[USER_TEXT], read, lengths)
         for name, head in self.model.text_heads.items():
             if c.replies_only and name != AGENT_TEXT:
@@ -159,25 +163,23 @@ class DuplexModule(pl.LightningModule):
                 target = grid[:, layout.rows(name).start]
                 weight = torch.where(target == layout.stream(name).pad_id, c.pad_weight, 1.0) * valid
                 if name == AGENT_TEXT:
-                    weight = weight * ~dictated[:, None]
+                    weight = weight * learned
                 loss, _ = weighted_cross_entropy(logits, target, weight * mask[:, layout.rows(name).start])
             parts[name] = getattr(c, f"{name}_weight", 1.0) * loss
         if self.model.ahead is not None:
             vocab_size, written = layout.stream(AGENT_TEXT).vocab_size, grid[:, layout.rows(AGENT_TEXT).start]
             user = grid[:, layout.rows(USER_TEXT).start] < layout.stream(USER_TEXT).vocab_size
             over = layout.stream(AGENT_TEXT).pad_id if c.model.talker_keeps_time else None
-            target, weight = next_tokens(written, vocab_size, valid, user, over)
-            loss, _ = weighted_cross_entropy(self.model.ahead(hidden), target, weight * ~dictated[:, None])
+            target, weight = next_tokens(written, vocab_size, valid & ~erred, user, over)
+            loss, _ = weighted_cross_entropy(self.model.ahead(hidden), target, weight * learned)
             parts["ahead"] = c.ahead_weight * loss
             if self.model.plan is not None:
-                parts["plan"] = c.plan_weight * self._plan_loss(
-                    self.model.plan, hidden, written, valid & ~dictated[:, None]
-                )
+                parts["plan"] = c.plan_weight * self._plan_loss(self.model.plan, hidden, written, learned)
         depth_steps = 0
-        if not c.replies_only:
-            if c.audio_weight:
-                more, depth_steps = self.sound.codes(hidden, said, grid, mask, sounds, batch)
-                parts |= more
+        if c.audio_weight and not c.replies_only:
+            more, depth_steps = self.sound.codes(hidden, said, grid, mask, sounds & ~erred, batch)
+            parts |= more
+        if c.stop_weight:
             parts |= self.sound.stop(hidden, sounds & ~dictated[:, None], batch)
         self.work = Work(valid.numel(), duplex_flops(self.model, valid.numel(), depth_steps))
         return parts
