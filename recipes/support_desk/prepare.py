@@ -82,6 +82,8 @@ ROWS_PER_WRITE = 2000
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0, speed=(0.86, 1.16))
 # Calls that have more of what is hard than calls have.
 LIVELY = CallConfig(barge_in=0.35, thinking_pause=0.35, speed=(0.86, 1.16))
+# Calls whose callers hesitate, behind any word.
+HESITANT = CallConfig(barge_in=0.25, thinking_pause=0.6, hesitation=0.7, speed=(0.86, 1.16))
 # What the agent does in these cases has to be met more often than it happens to be learned.
 RARE_CASES = {"filler_unclear": 2.5, "out_of_scope": 2.5, "human": 2.5, "goodbye": 2.0}
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}
@@ -234,6 +236,7 @@ def main() -> None:
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--lively", action="store_true", help="calls with more interruptions and thinking pauses")
+    parser.add_argument("--hesitant", action="store_true", help="calls with thinking pauses behind any word")
     parser.add_argument("--spoken", action="store_true", help="written calls in which the agent is heard")
     parser.add_argument("--drawn", type=int, default=150, help="sentences drawn of each intent per pass")
     parser.add_argument("--each", type=int, help="most phrases of each intent to make callers of, for a trial")
@@ -251,8 +254,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.spoken and args.stage != "written":
         parser.error(f"--spoken goes with --stage written, not with {args.stage}")
-    if args.lively and args.stage not in ("dialogues", "encode"):
-        parser.error(f"--lively goes with --stage dialogues or encode, not with {args.stage}")
+    if args.lively and args.hesitant:
+        parser.error("--lively and --hesitant are two kinds of calls, one at a time")
+    if (args.lively or args.hesitant) and args.stage not in ("dialogues", "encode"):
+        parser.error(f"--lively and --hesitant go with --stage dialogues or encode, not with {args.stage}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     desk = load_desk(HERE / "desk.yaml")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
@@ -295,8 +300,8 @@ def main() -> None:
             weights=WEIGHTS | RARE_CASES,
             unclear_again=0.5,
         )
-        if args.lively:
-            config = replace(config, call=LIVELY)
+        if args.lively or args.hesitant:
+            config = replace(config, call=LIVELY if args.lively else HESITANT)
         if args.stage == "turns":
             config = replace(config, call=ONE_TURN, weights=config.weights | NUMBERS_OFTEN)
         if args.stage in ("encode", "turns", "listen", "written"):
@@ -336,7 +341,7 @@ def encode_calls(config: ComposeConfig, tokenizer: BpeTokenizer, args: argparse.
     torch.set_num_threads(1)
     encode = EncodeConfig(batch_size=16, part=args.worker, parts=args.workers)
     encoder = Encoder(load_codec(args.codec), tokenizer, encode)
-    name = "spoken" if args.spoken else "lively" if args.lively else args.stage
+    name = "spoken" if args.spoken else "lively" if args.lively else "hesitant" if args.hesitant else args.stage
     folder = args.out / (config.split if name == "encode" else name)
     encode_dialogues(
         find_source(config, args), encoder, folder, lambda done: log.info("%d of %d", done.rows, done.num_rows)

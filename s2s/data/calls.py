@@ -30,6 +30,7 @@ class CallConfig:
     barge_in: float = 0.18
     backchannel: float = 0.2
     thinking_pause: float = 0.2
+    hesitation: float = 0.0  # share of thinking pauses that stand behind any word
     long_wait: float = 0.05
     nobody_speaks: float = 0.05
     speed: tuple[float, float] = (0.92, 1.08)
@@ -140,7 +141,8 @@ class Call:
     def _utterance(self, intent: str) -> Utterance:
         callers, rng = self.material.callers, self.rng
         pause_s = float(rng.uniform(0.3, 1.2)) if self._chance(self.config.thinking_pause) else 0.0
-        if pause_s and self._chance(0.7):
+        hesitates = bool(pause_s and self.config.hesitation) and self._chance(self.config.hesitation)
+        if pause_s and not hesitates and self._chance(0.7):
             found = callers.two_parts(intent, self.split, self.speaker, pause_s, rng)
             if found is not None:
                 return found
@@ -148,7 +150,8 @@ class Call:
         source = source if callers.has(source) else intent
         without = FOREIGN.get(self.state.waiting, ()) if intent in (*YES, "confirm_no") else ()
         clip, place = callers.choose(source, self.split, self.speaker, rng, without)
-        return replace(callers.utterance(clip, place, self.speaker, pause_s), intent=intent)
+        anywhere = rng if hesitates else None
+        return replace(callers.utterance(clip, place, self.speaker, pause_s, anywhere), intent=intent)
 
     def _rendition(self, reply: Reply) -> Clip:
         renditions = self.material.replies[reply.key, reply.digits]

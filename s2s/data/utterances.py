@@ -15,6 +15,8 @@ from s2s.data.schema import Word
 
 SPLITS = ("train", "validation", "test")
 OWN_VOICE = 0.7  # how often a wording is taken that there is in the caller's voice, where there is one
+NEAR_S = 0.08  # how far from where a word is thought to end a hesitation may stand
+QUIET_PLACES = 3  # of those of a clip, from which one is drawn
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,18 @@ class Callers:
             return self.choose(intent, split, speaker, rng)
         raise ValueError(f"no clip of intent {intent!r} in split {split!r}")
 
-    def utterance(self, clip: Clip, split: str, speaker: Speaker, pause_s: float = 0.0) -> Utterance:
-        """The clip as this speaker says it; with `pause_s` a pause of that length stands at its longest silence."""
+    def utterance(
+        self,
+        clip: Clip,
+        split: str,
+        speaker: Speaker,
+        pause_s: float = 0.0,
+        anywhere: np.random.Generator | None = None,
+    ) -> Utterance:
+        """The clip as this speaker says it; with `pause_s` a pause of that length stands at its longest silence.
+
+        Or, with a generator that draws one, in the quietest place near where some word ends.
+        """
         rate = self.sample_rate
         start, end = clip.speech_start_s, min(clip.speech_end_s, len(clip.pcm) / rate)
         wav = int16_to_float(np.asarray(clip.pcm[round(start * rate) : round(end * rate)])) * speaker.gain
@@ -110,8 +122,11 @@ class Callers:
         pauses: list[tuple[float, float]] = []
         wav = change_speed(wav, rate, speaker.factor)
         words = [Word(w.text, w.start_s / speaker.factor, w.end_s / speaker.factor) for w in words]
-        if pause_s and clip.pauses:
-            left, right = max(clip.pauses, key=lambda pause: pause[1] - pause[0])
+        place = max(clip.pauses, key=lambda pause: pause[1] - pause[0]) if clip.pauses else None
+        if pause_s and anywhere is not None:
+            place = _between_words(clip, rate, anywhere) or place
+        if pause_s and place:
+            left, right = place
             cut = (0.5 * (left + right) - start) / speaker.factor
             gap = max(0.0, pause_s - (right - left) / speaker.factor)
             at = round(cut * rate)
@@ -145,6 +160,27 @@ class Callers:
             text=f"{first.text} {second.text}",
             pauses_s=((begin, begin + pause_s),),
         )
+
+
+def _between_words(clip: Clip, rate: int, rng: np.random.Generator) -> tuple[float, float] | None:
+    """Where [s] a speaker might have hesitated: one of the quietest places near the ends of inner words.
+
+    Word times are not exact, and where two words run into each other a cut can be heard.
+    """
+    pcm, hop = np.asarray(clip.pcm, np.float32), rate // 100
+    energy = np.convolve(np.square(pcm), np.ones(2 * hop), "same")[::hop]
+    places = []
+    for word in clip.words[:-1]:
+        near = np.arange(
+            max(0, round((word.end_s - NEAR_S) * 100)), min(len(energy), round((word.end_s + NEAR_S) * 100))
+        )
+        if len(near):
+            quietest = int(near[np.argmin(energy[near])])
+            places.append((float(energy[quietest]), quietest / 100))
+    if not places:
+        return None
+    at = sorted(places)[int(rng.integers(min(QUIET_PLACES, len(places))))][1]
+    return at, at
 
 
 def fade(wav: np.ndarray, sample_rate: int, fade_s: float = 0.005) -> np.ndarray:
