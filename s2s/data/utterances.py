@@ -171,9 +171,8 @@ def _between_words(clip: Clip, rate: int, rng: np.random.Generator) -> tuple[flo
     energy = np.convolve(np.square(pcm), np.ones(2 * hop), "same")[::hop]
     places = []
     for word in clip.words[:-1]:
-        near = np.arange(
-            max(0, round((word.end_s - NEAR_S) * 100)), min(len(energy), round((word.end_s + NEAR_S) * 100))
-        )
+        first, last = (round((word.end_s + edge) * 100) for edge in (-NEAR_S, NEAR_S))
+        near = np.arange(max(0, first), min(len(energy), last))
         if len(near):
             quietest = int(near[np.argmin(energy[near])])
             places.append((float(energy[quietest]), quietest / 100))

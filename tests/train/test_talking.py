@@ -186,6 +186,27 @@ def test_where_it_breaks_off_is_learned_from_what_is_heard_and_not_from_the_soun
     assert learner.losses(given)["stop"] < 0.5 * one["stop"]
 
 
+def test_of_a_reply_that_was_an_error_only_its_end_is_learned() -> None:
+    given = batch()
+    given["agent_stopped"][1, 20:30] = True
+    given["agent_erred"] = torch.zeros(4, 40, dtype=torch.bool)
+    given["agent_erred"][:, 2:38] = True
+    learner = module(stop_weight=1.0).eval()
+    hidden = torch.randn(4, 40, learner.model.config.backbone.width)
+    learner.model.forward = lambda *_, **__: hidden  # type: ignore[method-assign]  # whatever the agent's past is
+
+    def losses(first: int, last: int, word: int) -> dict[str, Tensor]:
+        text = given["agent_text"].clone()
+        text[..., first:last] = word
+        with torch.no_grad():
+            return learner.losses(given | {"agent_text": text})
+
+    for name in ("agent_text", "ahead"):
+        assert torch.equal(losses(2, 38, 1)[name], losses(2, 38, 2)[name])
+        assert not torch.equal(losses(38, 40, 1)[name], losses(38, 40, 2)[name])
+    assert losses(2, 38, 1)["stop"] > 0
+
+
 def test_a_past_of_its_own_is_what_it_said_a_step_before() -> None:
     said, past = torch.arange(12).view(1, 2, 6), -torch.arange(12).view(1, 2, 6)
     assert own_past(said, past).tolist() == [[[0, 0, 1, 2, 3, 4], [-6, 6, 7, 8, 9, 10]]]
