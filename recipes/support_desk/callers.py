@@ -233,13 +233,18 @@ def make_callers(source: Callable[[random.Random], list[dict[str, Any]]], name: 
             log.info("%s: %d clips", path.name, len(rows))
 
 
-def heldout_lines(phrases: dict[str, list[Any]], wordings: Wordings, split: str) -> list[dict[str, Any]]:
-    """Some lines of every intent whose wording or number is of `split`; an intent without any is left out."""
-    rng, left = random.Random(f"heldout {split}"), dict(HELDOUT)
+def heldout_lines(
+    phrases: dict[str, list[Any]], wordings: Wordings, split: str, times: int = 1
+) -> list[dict[str, Any]]:
+    """Some lines of every intent whose wording or number is of `split`; an intent without any is left out.
+
+    Those of one intent are `times` as many as for the report, if there are as many.
+    """
+    rng, left = random.Random(f"heldout {split}"), {kind: times * count for kind, count in HELDOUT.items()}
     lines: list[dict[str, Any]] = []
     for line in [*caller_lines(phrases, rng), *drawn_lines(wordings, 200, rng)]:
         kind = "halves" if len(line["texts"]) == 2 else line["intent"]
-        room = left.setdefault(kind, HELDOUT_HALVES if kind == "halves" else HELDOUT_OTHERS)
+        room = left.setdefault(kind, times * (HELDOUT_HALVES if kind == "halves" else HELDOUT_OTHERS))
         if room and split_of(" ".join(line["texts"]), line["digits"]) == split and line not in lines:
             left[kind] -= 1
             lines.append(line)
@@ -247,14 +252,17 @@ def heldout_lines(phrases: dict[str, list[Any]], wordings: Wordings, split: str)
 
 
 def make_heldout(phrases: dict[str, list[Any]], wordings: Wordings, out: Path, voices: Path) -> None:
-    """Clips of the voices that are kept for tests alone, each in turn: of trained wordings and of held-out ones."""
+    """Clips of the voices that are kept for tests alone, each in turn: of trained wordings and of held-out ones.
+
+    Those of the validation split, to choose a model by, are apart and twice as many: a choice needs more than a report.
+    """
     kokoro, names = Kokoro(voices), sorted(KEPT_FOR_TESTS)
-    for split in ("train", "test"):
-        path = out / f"{split}.parquet"
+    for split, folder, times in (("train", "heldout", 1), ("test", "heldout", 1), ("validation", "validation", 2)):
+        path = out / folder / f"{split}.parquet"
         if path.exists():
             continue
         rng, rows = random.Random(f"heldout clips {split}"), list[dict[str, Any]]()
-        for number, line in enumerate(heldout_lines(phrases, wordings, split)):
+        for number, line in enumerate(heldout_lines(phrases, wordings, split, times)):
             pitch, tempo = round(rng.uniform(0.95, 1.05), 3), round(rng.uniform(0.9, 1.15), 3)
             rows += caller_clips(line, kokoro, names[number % len(names)], pitch, tempo)
         write_rows(rows, path)

@@ -256,8 +256,9 @@ def main() -> None:
         parser.error(f"--spoken goes with --stage written, not with {args.stage}")
     if args.lively and args.hesitant:
         parser.error("--lively and --hesitant are two kinds of calls, one at a time")
-    if (args.lively or args.hesitant) and args.stage not in ("dialogues", "encode"):
-        parser.error(f"--lively and --hesitant go with --stage dialogues or encode, not with {args.stage}")
+    flag = "--lively" if args.lively else "--hesitant" if args.hesitant else ""
+    if flag and args.stage not in ("dialogues", "encode"):
+        parser.error(f"{flag} goes with --stage dialogues or encode, not with {args.stage}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     desk = load_desk(HERE / "desk.yaml")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
@@ -278,7 +279,7 @@ def main() -> None:
     elif args.stage == "heldout":
         if not args.voices:
             raise SystemExit("--stage heldout needs --voices, the folder of Kokoro voices")
-        make_heldout(phrases, load_wordings(HERE / "wordings.yaml"), args.out / "heldout", args.voices)
+        make_heldout(phrases, load_wordings(HERE / "wordings.yaml"), args.out, args.voices)
     elif args.stage == "drill":
         worker = (args.worker, args.workers)
         make_callers(

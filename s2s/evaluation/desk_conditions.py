@@ -21,14 +21,19 @@ CALLS = sum(WHOLE.values())
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to call. voices: of clips that were trained on, or kept for tests; split: whose wordings."""
+    """One way to call. voices: of clips that were trained on, or kept for tests; split: whose wordings.
+
+    What is not `reported` is tried only when it is asked for: wordings to choose a model by, so that the report's are
+    seen by nobody before.
+    """
 
     name: str
     title: str
     line: LineConfig = field(default_factory=LineConfig)
     voices: Literal["trained", "heldout"] = "trained"
-    split: Literal["train", "test"] = "train"
+    split: Literal["train", "validation", "test"] = "train"
     plans: dict[Plan, int] = field(default_factory=lambda: dict(PART))
+    reported: bool = True
 
     def counts(self, calls: int) -> dict[Plan, int]:
         """Calls per plan when a whole evaluation has `calls`; at least one of each."""
@@ -48,6 +53,14 @@ def all_conditions() -> dict[str, Condition]:
         Condition("voices", "unheard voices", voices="heldout"),
         Condition("wordings", "unheard wordings", split="test"),
         Condition("unheard", "unheard voices and wordings", voices="heldout", split="test", plans=dict(WHOLE)),
+        Condition(
+            "validation",
+            "unheard voices, wordings to choose by",
+            voices="heldout",
+            split="validation",
+            plans=dict(WHOLE),
+            reported=False,
+        ),
         Condition("human_digits", "digits said by people", plans=dict(DIGITS)),
         Condition("human_accents", "sentences read by people with accents", plans=dict(ACCENTS)),
     ]

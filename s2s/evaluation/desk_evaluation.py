@@ -66,8 +66,9 @@ class DeskEvaluation:
     noises; digits: a table of single digits said by people, named by its column `text`; accents: a table of sentences
     (`text`, those whose `split` is "test"); agent: the agent's own clips, whose naturalness is the limit. What is empty
     is left out of the report, and with it the conditions that need it. count: calls of a whole evaluation, the clean
-    one; the other conditions have fewer. conditions: their names, by default all. read_backs: numbers that the model is
-    given to say as text, with every reply of the desk; 0: it is given none. cache: a folder for decoded audio.
+    one; the other conditions have fewer. conditions: their names, by default all that are reported. read_backs: numbers
+    that the model is given to say as text, with every reply of the desk; 0: it is given none. cache: a folder for
+    decoded audio.
     phrases: whether the agent writes the phrases of its checkpoint alone, where that has some.
     """
 
@@ -106,7 +107,8 @@ class DeskEvaluation:
 
     def chosen(self) -> tuple[list[Condition], dict[str, str]]:
         """The conditions to try, and why others cannot be."""
-        wanted = [c for name, c in all_conditions().items() if not self.conditions or name in self.conditions]
+        asked = self.conditions or tuple(name for name, c in all_conditions().items() if c.reported)
+        wanted = [condition for name, condition in all_conditions().items() if name in asked]
         reasons = {condition.name: self._lacks(condition) for condition in wanted}
         return [c for c in wanted if not reasons[c.name]], {name: reason for name, reason in reasons.items() if reason}
 

@@ -242,13 +242,21 @@ def test_the_line_takes_what_it_says():
 
 
 def test_conditions_lose_what_their_data_lack():
-    assert len(all_conditions()) == 14
+    assert len(all_conditions()) == 15
     bare = DeskEvaluation("desk.yaml", ("clips/*.parquet",))
     names, left_out = bare.chosen()
-    assert {c.name for c in names} == set(all_conditions()) - set(left_out)
+    assert {c.name for c in names} == set(all_conditions()) - set(left_out) - {"validation"}
     assert set(left_out) == {"voices", "unheard", "human_digits", "human_accents"}
     with pytest.raises(ValueError, match="conditions has 'clear', allowed are clean"):
         DeskEvaluation("desk.yaml", ("clips/*.parquet",), conditions=("clear",))
+
+
+def test_what_a_model_is_chosen_by_is_tried_only_when_asked_for():
+    settings = {"desk": "desk.yaml", "callers": ("clips/*.parquet",), "heldout": ("kept/*.parquet",)}
+    names, _ = DeskEvaluation(**settings, digits="digits.parquet", accents="accents.parquet").chosen()
+    assert len(names) == 14 and all(c.split != "validation" for c in names)
+    (asked,), left_out = DeskEvaluation(**settings, conditions=("validation",)).chosen()
+    assert (asked.name, asked.split, asked.voices, left_out) == ("validation", "validation", "heldout", {})
 
 
 def test_a_condition_is_a_ratio_of_the_clean_one(writer):

@@ -188,7 +188,7 @@ def test_held_out_callers_are_never_listened_to(prepare: ModuleType, tmp_path: P
 
 def test_flags_go_with_their_stages(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                     capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    for flag in ("--lively", "--spoken"):
+    for flag in ("--lively", "--hesitant", "--spoken"):
         monkeypatch.setattr(sys, "argv", ["prepare.py", "--stage", "listen", "--out", str(tmp_path), flag])
         with pytest.raises(SystemExit):
             prepare.main()
