@@ -82,8 +82,8 @@ ROWS_PER_WRITE = 2000
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0, speed=(0.86, 1.16))
 # Calls that have more of what is hard than calls have.
 LIVELY = CallConfig(barge_in=0.35, thinking_pause=0.35, speed=(0.86, 1.16))
-# Calls whose callers hesitate, behind any word.
-HESITANT = CallConfig(barge_in=0.25, thinking_pause=0.6, hesitation=0.7, speed=(0.86, 1.16))
+# Calls whose callers hesitate, behind any word, and nod: what to break off for, and what not.
+HESITANT = CallConfig(barge_in=0.25, backchannel=0.5, thinking_pause=0.6, hesitation=0.7, speed=(0.86, 1.16))
 # What the agent does in these cases has to be met more often than it happens to be learned.
 RARE_CASES = {"filler_unclear": 2.5, "out_of_scope": 2.5, "human": 2.5, "goodbye": 2.0}
 NUMBERS_OFTEN = {"give_number": 5.0, "track_with_number": 5.0}

@@ -78,11 +78,12 @@ if ((stage <= 6)); then
     encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
     encode --stage encode "${clips[@]}" --count "$calls" --seed 2
     encode --stage encode --lively "${clips[@]}" --count $((calls / 3)) --seed 6
+    encode --stage encode --hesitant "${clips[@]}" --count $((calls / 4)) --seed 7
     encode --stage written --count $((2 * calls)) --drawn "$drawn" --seed 4
     encode --stage written --spoken --count $((calls * 2 / 3)) --drawn "$drawn" --seed 5
 fi
 if ((stage <= 7)); then
-    echo "7/8 the model: hearing and speaking, which reply follows from which words, all of it again, and how words are said"
+    echo "7/8 the model: hearing and speaking, which reply follows from which words, all again, how words are said, whose turn it is"
     shards="data.shards=[$out/train,$out/lively,$out/turns,$out/listen,$out/written,$out/spoken]"
     s2s train experiment=support_desk folder="$out/first" codec_from="$out/general" "$shards" "${train[@]}"
     s2s train experiment=support_desk_replies folder="$out/replies" codec_from="$out/general" \
@@ -97,13 +98,15 @@ if ((stage <= 7)); then
     [[ ! -d "$out/longer" ]] || model="$out/longer"
     s2s train experiment=support_desk_talker folder="$out/talker" codec_from="$out/general" \
         init_from="$(newest "$model")" "data.shards=[$out/train,$out/lively,$out/spoken]" "${train[@]}"
+    s2s train experiment=support_desk_turns folder="$out/taking" codec_from="$out/general" init_from="$(newest "$out/talker")" \
+        "data.shards=[$out/train,$out/lively,$out/hesitant,$out/turns,$out/written]" "${train[@]}"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
     voice="$out/voice"
     [[ ! -d "$out/judged" ]] || voice="$out/judged"
     s2s export "$out/support_desk" --codec "$(newest "$voice")" --general-decoder "$(newest "$out/many")" \
-        --model "$(newest "$out/talker")" --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
+        --model "$(newest "$out/taking")" --tokenizer "$out/tokenizer.json" --weight-format int8 --speed int8 --temperature 0
     set -f
     evaluation=("callers=[$(listed ${CLIPS:-} "$out/callers/*.parquet")]" "agent=$out/agent.parquet")
     [[ -z "${NOISE:-}" ]] || evaluation+=("noise=[$(listed $NOISE)]")
