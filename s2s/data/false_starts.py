@@ -18,8 +18,9 @@ LEAST_TURN_S, EDGE_S = 1.2, 0.5
 LEAST_PAUSE_S = 0.3
 BEGIN = (4, 9)
 """Frames into a pause after which the agent begins, as long as after an end."""
-AMID = 0.2
-"""Share of false starts amid speech, which are to be broken off at once, where there is a pause as well."""
+AMID = 0.25
+"""Share of false starts amid speech, to be broken off at once. They are rare in calls, and with many of them an agent
+learns to break off whenever it hears somebody, nods included."""
 BREAK_OFF = (3, 9)
 """Frames for which it talks on while the caller speaks again."""
 EARLY = 6
@@ -73,7 +74,9 @@ def false_start(call: Call, other: Call, rng: np.random.Generator) -> FalseStart
     others = other.replies()
     if not places or not others:
         return None
-    if pauses and rng.random() >= AMID:
+    if rng.random() >= AMID:
+        if not pauses:
+            return None
         start_s, end_s, due = pauses[int(rng.integers(len(pauses)))]
         begin = round(start_s * call.frame_rate) + int(rng.integers(*BEGIN))
         resumed = math.ceil(end_s * call.frame_rate)
