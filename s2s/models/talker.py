@@ -27,8 +27,9 @@ EVEN = math.log(2)
 """Nats at which a word would have come as likely as not."""
 FAST = 50.0
 """How much faster than others a number that stands by itself has to learn: an optimiser moves both by as much."""
-STOP_LOGIT = -1.5
-"""From where on the agent breaks off: rather once too often than to talk on for a third of a second more."""
+STOP_LOGIT = 1.0
+"""From where on the agent breaks off. Who has learned to break off false starts, too, is sooner sure that it should: at
+less it would do so for every sixth nod, and a reply that begins anew is heard as a wrong one."""
 
 
 @dataclass
