@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
-from s2s.data.false_starts import Call, FalseStart, false_start
+from s2s.data.false_starts import Call, WrongStart, wrong_start
 from s2s.data.schema import ENCODED_SCHEMA, EncodedDialogue
 from s2s.data.shards import ShardInfo, common_info
 
@@ -111,7 +111,7 @@ class EncodedDataset(Dataset[Batch]):
         }
         return EncodedDialogue.from_row(fields)
 
-    def _false_start(self, dialogue: EncodedDialogue, key: BatchKey, at: int) -> FalseStart | None:
+    def _false_start(self, dialogue: EncodedDialogue, key: BatchKey, at: int) -> WrongStart | None:
         """That of a row which is heard, by a generator of its own, so that the same batch is the same again."""
         if not self.false_starts or dialogue.user[0, 0] >= self.info.codebook_size:
             return None
@@ -121,7 +121,7 @@ class EncodedDataset(Dataset[Batch]):
         other = self.dialogue(int(rng.integers(len(self))))
         frame_rate, pad_id = self.info.sample_rate / self.info.frame_size, self.info.text_pad_id
         mine, theirs = (Call(d.agent_text, d.meta, frame_rate, pad_id) for d in (dialogue, other))
-        return false_start(mine, theirs, rng)
+        return wrong_start(mine, theirs, rng)
 
     def _stopped(self, dialogue: EncodedDialogue) -> np.ndarray:
         """Frames [T] from where the agent breaks off to its next word."""

@@ -1,4 +1,4 @@
-"""False starts: an agent that takes a thinking pause for an end, has to break off and to begin anew.
+"""Wrong starts: an agent that takes a thinking pause for an end, has to break off and to begin anew, or begins late.
 
 Composed calls know no such thing, as their agent is always right. A model is not, and what it has to do then it can
 only learn from calls in which it was wrong.
@@ -31,9 +31,18 @@ ANEW = 18
 """Frames from its last token to the reply that is due, at least: else that would be the same reply going on."""
 
 
+LATE = 0.35
+"""Share of wrong starts that are late ones."""
+LATE_FRAMES = (10, 36)
+"""How late: until the longest thinking pause is over, and no doubt is left."""
+
+
 @dataclass(frozen=True)
-class FalseStart:
-    """text [T] of the agent with it, from frame `begin` on; it has to break off at `resumed`, and does so at `end`."""
+class WrongStart:
+    """text [T] of the agent with it, which is wrong from frame `begin` on.
+
+    It has to break off at `resumed` and does so at `end`; where it begins late, it has to begin there.
+    """
 
     text: np.ndarray
     begin: int
@@ -63,7 +72,30 @@ class Call:
         return found
 
 
-def false_start(call: Call, other: Call, rng: np.random.Generator) -> FalseStart | None:
+def wrong_start(call: Call, other: Call, rng: np.random.Generator) -> WrongStart | None:
+    """Draw a late or a false start for a call; None where it has no room for it."""
+    return late_start(call, rng) if rng.random() < LATE else false_start(call, other, rng)
+
+
+def late_start(call: Call, rng: np.random.Generator) -> WrongStart | None:
+    """The agent lets the time to begin go by: in doubt it waits, and once there is no more doubt it has to begin."""
+    places = call.replies()
+    if not places:
+        return None
+    number = int(rng.integers(len(places)))
+    turn, due = places[number]
+    late, over = int(rng.integers(*LATE_FRAMES)), math.ceil(turn["reply_end_s"] * call.frame_rate)
+    begins = [other["start_s"] * call.frame_rate for other, _ in places if other["start_s"] > turn["start_s"]]
+    said = call.text[due:over]
+    if over + late + EARLY > min([len(call.text), *begins]) or (call.text[over : over + late] != call.pad_id).any():
+        return None
+    text = call.text.copy()
+    text[due : over + late] = call.pad_id
+    text[due + late : over + late] = said
+    return WrongStart(text, due, due + late, due + late)
+
+
+def false_start(call: Call, other: Call, rng: np.random.Generator) -> WrongStart | None:
     """Draw one for a call; None where it has no room for it.
 
     The agent begins with a reply of the `other` call: what it is about to say may be wrong, and had it always begun
@@ -92,4 +124,4 @@ def false_start(call: Call, other: Call, rng: np.random.Generator) -> FalseStart
         return None
     text = call.text.copy()
     text[begin:end] = tokens
-    return FalseStart(text, begin, resumed, end)
+    return WrongStart(text, begin, resumed, end)
