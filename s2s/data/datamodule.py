@@ -20,8 +20,8 @@ class DialogueDataConfig:
     (or at their start). `bucket` batches at a time are sorted by length, so that rows of like length meet; 1 turns that
     off. With `batch_steps` training batches hold about so many frames each instead, many short rows or a few long ones
     of like length, so that whole calls and single sentences teach equally often in each hour; `batch_size` is then only
-    that of validation. In a `false_starts` share of training rows the agent begins too early, see `data.false_starts`.
-    `cache` is the folder of the mapped copy, by default the one of the first shard.
+    that of validation. In a `wrong_starts` share of training rows the agent begins too early or late, see
+    `data.wrong_starts`. `cache` is the folder of the mapped copy, by default the one of the first shard.
     """
 
     shards: tuple[str, ...]
@@ -32,7 +32,7 @@ class DialogueDataConfig:
     max_steps: int = 750
     random_crop: bool = True
     bucket: int = 32
-    false_starts: float = 0.0
+    wrong_starts: float = 0.0
     seed: int = 0
     num_workers: int = 0
 
@@ -40,6 +40,8 @@ class DialogueDataConfig:
         for name in ("batch_size", "max_steps", "bucket"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if not 0 <= self.wrong_starts <= 1:
+            raise ValueError(f"wrong_starts {self.wrong_starts} must be 0 to 1, a share of rows")
         if 0 < self.batch_steps < self.max_steps or self.batch_steps < 0:
             raise ValueError(f"batch_steps {self.batch_steps} must be 0 or at least max_steps ({self.max_steps})")
 
@@ -63,7 +65,7 @@ class DialogueDataModule(ResumableDataModule):
     def train_dataloader(self) -> ResumableLoader:
         config = self.config
         rank, world = self.rank_and_world(config.batch_size)
-        dataset = self._dataset(config.shards, config.false_starts)
+        dataset = self._dataset(config.shards, config.wrong_starts)
         frames = dataset.num_frames
         if not (sizes := batch_sizes(config, frames, world)):
             wanted = world if config.batch_steps else config.batch_size
@@ -90,10 +92,10 @@ class DialogueDataModule(ResumableDataModule):
         keys = [for_rank(_key(config, dataset.num_frames, rows, None), rank, world) for rows in groups]
         return FixedLoader(dataset, keys, config.num_workers)
 
-    def _dataset(self, paths: tuple[str, ...], false_starts: float = 0.0) -> EncodedDataset:
+    def _dataset(self, paths: tuple[str, ...], wrong_starts: float = 0.0) -> EncodedDataset:
         files = shard_files(paths)
         cache = Path(self.config.cache) if self.config.cache else files[0].parent
-        return EncodedDataset(build_arrow(files, cache), common_info(files), false_starts)
+        return EncodedDataset(build_arrow(files, cache), common_info(files), wrong_starts)
 
 
 def epoch_keys(config: DialogueDataConfig, num_frames: np.ndarray, epoch: int, world: int = 1) -> list[BatchKey]:

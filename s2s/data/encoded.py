@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
-from s2s.data.false_starts import Call, WrongStart, wrong_start
 from s2s.data.schema import ENCODED_SCHEMA, EncodedDialogue
 from s2s.data.shards import ShardInfo, common_info
+from s2s.data.wrong_starts import Call, WrongStart, wrong_start
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ def build_arrow(files: Sequence[Path], cache: Path) -> Path:
 class EncodedDataset(Dataset[Batch]):
     """`dataset[key]` is a batch of rows; only the pages of these rows are read from disk."""
 
-    def __init__(self, path: Path, info: ShardInfo, false_starts: float = 0.0) -> None:
-        """Args: false_starts: share of rows in which the agent begins too early, where there is room for it."""
-        self.info, self.false_starts = info, false_starts
+    def __init__(self, path: Path, info: ShardInfo, wrong_starts: float = 0.0) -> None:
+        """Args: wrong_starts: share of rows in which the agent begins too early or late, where there is room for it."""
+        self.info, self.wrong_starts = info, wrong_starts
         self._path = path
         self._table = self._map()
         self.num_frames: np.ndarray = self._table.column("num_frames").to_numpy()
@@ -91,7 +91,7 @@ class EncodedDataset(Dataset[Batch]):
             said = {name: np.flatnonzero(tracks[at, 0] != self.info.text_pad_id) for name, tracks in text.items()}
             if said["agent_text"].size:
                 waits[at] = said["user_text"].size > 0 and said["user_text"][0] < said["agent_text"][0]
-            if (found := self._false_start(dialogue, key, at)) is not None:
+            if (found := self._wrong_start(dialogue, key, at)) is not None:
                 text["agent_text"][at, 0, :length] = found.text[span]
                 begin, resumed, end = (max(0, frame - start) for frame in (found.begin, found.resumed, found.end))
                 active[at, begin:resumed] = stopped[at, resumed:end] = erred[at, begin:end] = True
@@ -111,12 +111,12 @@ class EncodedDataset(Dataset[Batch]):
         }
         return EncodedDialogue.from_row(fields)
 
-    def _false_start(self, dialogue: EncodedDialogue, key: BatchKey, at: int) -> WrongStart | None:
+    def _wrong_start(self, dialogue: EncodedDialogue, key: BatchKey, at: int) -> WrongStart | None:
         """That of a row which is heard, by a generator of its own, so that the same batch is the same again."""
-        if not self.false_starts or dialogue.user[0, 0] >= self.info.codebook_size:
+        if not self.wrong_starts or dialogue.user[0, 0] >= self.info.codebook_size:
             return None
         rng = np.random.default_rng((key.rows[at], key.starts[at], key.num_steps))
-        if rng.random() >= self.false_starts:
+        if rng.random() >= self.wrong_starts:
             return None
         other = self.dialogue(int(rng.integers(len(self))))
         frame_rate, pad_id = self.info.sample_rate / self.info.frame_size, self.info.text_pad_id

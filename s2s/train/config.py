@@ -150,7 +150,10 @@ class DuplexRun(RunConfig):
         super().__post_init__()
         if "layout" in self.model:
             raise ValueError("model.layout: unknown key; the layout follows from the data and `streams`")
-        self.train_config(dialogue_layout(8, 1024, 512))
+        optim = self.train_config(dialogue_layout(8, 1024, 512))
+        if self.data.wrong_starts and optim.audio_weight and not optim.replies_only:
+            # The text of such a start is not what is said aloud.
+            raise ValueError("data.wrong_starts needs optim.replies_only, or an optim.audio_weight of 0")
 
     def train_config(self, layout: StreamLayout, tokenizer: Tokenizer | None = None) -> DuplexTrainConfig:
         config = _train_config(DuplexTrainConfig, self.optim, {"model": self.model})

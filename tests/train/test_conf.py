@@ -61,6 +61,16 @@ def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
         compose_run(["experiment=support_desk", override])
 
 
+def test_wrong_starts_are_not_for_a_voice_to_learn() -> None:
+    with pytest.raises(
+        ValueError, match=r"data\.wrong_starts needs optim\.replies_only, or an optim\.audio_weight of 0"
+    ):
+        compose_run(["experiment=support_desk", "data.wrong_starts=0.5"])
+    with pytest.raises(ValueError, match=r"wrong_starts 1\.5 must be 0 to 1"):
+        compose_run(["experiment=support_desk_turns", "data.wrong_starts=1.5"])
+    compose_run(["experiment=support_desk_hearing", "data.wrong_starts=0.5"])
+
+
 def test_a_codec_cannot_accumulate() -> None:
     with pytest.raises(ValueError, match="accumulate"):
         compose_run(["experiment=codec_general", "trainer.accumulate=2"])

@@ -1,4 +1,4 @@
-"""An agent that begins too early: where, with what, and what it has to do then."""
+"""An agent that begins too early or late: where, with what, and what it has to do then."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from s2s.data.datamodule import DialogueDataConfig, DialogueDataModule
 from s2s.data.encoded import BatchKey, EncodedDataset, build_arrow
-from s2s.data.false_starts import ANEW, Call, false_start
 from s2s.data.schema import EncodedDialogue
 from s2s.data.shards import ShardInfo, write_shard
+from s2s.data.wrong_starts import ANEW, LATE_FRAMES, Call, false_start, late_start
 
 RATE, PAD = 25, 301
 INFO = ShardInfo(2_500, 100, 2, 64, 300, PAD)
@@ -78,6 +78,35 @@ def test_where_there_is_no_room_or_nothing_known_there_is_none(none: Call) -> No
         assert all(false_start(other, none, np.random.default_rng(seed)) is None for seed in range(20))
 
 
+def test_it_waits_in_doubt_and_then_says_the_same() -> None:
+    mine, lates = call(10, turn(0.4, 4.0, 4.2), turn(8.0, 9.2, 9.4), frames=400), set()
+    due = [105, 235]
+    for seed in range(100):
+        found = late_start(mine, np.random.default_rng(seed))
+        assert found is not None and found.begin in due and found.resumed == found.end
+        late = found.end - found.begin
+        assert LATE_FRAMES[0] <= late < LATE_FRAMES[1]
+        at, other = found.begin, next(frame for frame in due if frame != found.begin)
+        assert (found.text[at : at + late] == PAD).all()
+        assert found.text[at + late : at + late + 6].tolist() == list(range(10, 16))
+        assert found.text[other : other + 6].tolist() == list(range(10, 16))
+        assert (found.text != PAD).sum() == 12
+        lates.add(late)
+    assert len(lates) > 10
+
+
+@pytest.mark.parametrize(
+    "crowded",
+    [
+        call(10, turn(0.4, 4.0, 4.2), turn(5.3, 6.0, 11.0)),  # the caller goes on, and the call ends
+        call(10, turn(0.4, 4.0, 4.2), frames=140),
+        replace(CALLS["paused"], meta={}),
+    ],
+)
+def test_nobody_can_be_late_where_something_follows(crowded: Call) -> None:
+    assert all(late_start(crowded, np.random.default_rng(seed)) is None for seed in range(30))
+
+
 def shard(folder: Path, heard: bool = True) -> None:
     rows = []
     for number, each in enumerate([CALLS["paused"], CALLS["fluent"]] * 4):
@@ -95,11 +124,15 @@ def test_rows_are_marked_where_the_agent_errs_and_where_it_stops(tmp_path: Path)
     shard(tmp_path)
     key = BatchKey(tuple(range(8)), (0, 20) * 4, 250)
     batch, right = dataset(tmp_path, 1.0)[key], dataset(tmp_path, 0.0)[key]
-    assert not right["agent_erred"].any() and batch["agent_erred"].any(dim=1).sum() >= 4
+    assert not right["agent_erred"].any() and batch["agent_erred"].any(dim=1).sum() >= 3
     changed = batch["agent_text"][:, 0] != right["agent_text"][:, 0]
-    assert changed.any() and not (changed & ~batch["agent_erred"]).any()
-    # It is active until the caller goes on, and has stopped from there to where it is silent.
-    assert ((batch["agent_active"] | batch["agent_stopped"]) == batch["agent_erred"]).all()
+    for row, erred in enumerate(batch["agent_erred"]):
+        false, late = batch["agent_stopped"][row].any(), erred.any() and not batch["agent_stopped"][row].any()
+        if false:  # nothing else changes
+            assert changed[row].any() and not (changed[row] & ~erred).any()
+        assert not late or changed[row][~erred].any(), "what was to be said comes later"
+        # Active while it errs, and then it has stopped from where the caller goes on to where it is silent.
+        assert ((batch["agent_active"] | batch["agent_stopped"])[row] == erred).all()
     assert not (batch["agent_active"] & batch["agent_stopped"]).any()
     again = dataset(tmp_path, 1.0)[key]
     assert all((again[name] == batch[name]).all() for name in batch)
@@ -113,7 +146,7 @@ def test_calls_that_nobody_hears_have_none(tmp_path: Path) -> None:
 def test_they_are_for_training_alone(tmp_path: Path) -> None:
     shard(tmp_path)
     folder = str(tmp_path)
-    module = DialogueDataModule(DialogueDataConfig((folder,), (folder,), batch_size=8, max_steps=300, false_starts=1.0))
+    module = DialogueDataModule(DialogueDataConfig((folder,), (folder,), batch_size=8, max_steps=300, wrong_starts=1.0))
     module.prepare_data()
     trained, checked = next(iter(module.train_dataloader())), next(iter(module.val_dataloader()))
     assert trained["agent_erred"].any() and not checked["agent_erred"].any()
