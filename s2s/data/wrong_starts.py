@@ -13,9 +13,14 @@ from typing import Any
 
 import numpy as np
 
+LATE = 0.35
+"""Share of wrong starts that are late ones."""
+LATE_FRAMES = (10, 36)
+"""How late: until the longest thinking pause is over, and no doubt is left."""
 LEAST_TURN_S, EDGE_S = 1.2, 0.5
-"""A shorter turn has no room for a false start, nor have its first and last half second."""
+"""A shorter turn has no room for a false start amid speech, nor have its first and last half second."""
 LEAST_PAUSE_S = 0.3
+"""A shorter pause is over before anybody would begin."""
 BEGIN = (4, 9)
 """Frames into a pause after which the agent begins, as long as after an end."""
 AMID = 0.25
@@ -29,12 +34,6 @@ KNOWN = {"start_s", "end_s", "pauses_s", "barge_in", "reply_start_s", "reply_end
 """What has to be known of a turn, as `data.calls` tells it."""
 ANEW = 18
 """Frames from its last token to the reply that is due, at least: else that would be the same reply going on."""
-
-
-LATE = 0.35
-"""Share of wrong starts that are late ones."""
-LATE_FRAMES = (10, 36)
-"""How late: until the longest thinking pause is over, and no doubt is left."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ def late_start(call: Call, rng: np.random.Generator) -> WrongStart | None:
     places = call.replies()
     if not places:
         return None
-    number = int(rng.integers(len(places)))
-    turn, due = places[number]
+    turn, due = places[int(rng.integers(len(places)))]
     late, over = int(rng.integers(*LATE_FRAMES)), math.ceil(turn["reply_end_s"] * call.frame_rate)
     begins = [other["start_s"] * call.frame_rate for other, _ in places if other["start_s"] > turn["start_s"]]
     said = call.text[due:over]
