@@ -94,7 +94,7 @@ def _limits(report: Report) -> list[str]:
 
 def _main(report: Report) -> tuple[str, dict[str, Any]] | None:
     """The condition that counts most, of those that hold whole calls."""
-    for name in ("unheard", "clean"):
+    for name in ("unheard", "validation", "clean"):
         if name in report["conditions"]:
             return name, report["conditions"][name]
     return None

@@ -177,7 +177,7 @@ class DuplexModule(pl.LightningModule):
                 parts["plan"] = c.plan_weight * self._plan_loss(self.model.plan, hidden, written, learned)
         depth_steps = 0
         if c.audio_weight and not c.replies_only:
-            more, depth_steps = self.sound.codes(hidden, said, grid, mask, sounds & ~erred, batch)
+            more, depth_steps = self.sound.codes(hidden, said, grid, mask, sounds, batch)
             parts |= more
         if c.stop_weight:
             parts |= self.sound.stop(hidden, sounds & ~dictated[:, None], batch)
