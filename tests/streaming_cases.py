@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -168,10 +168,22 @@ def run_ring(ring: TokenRing, ids: Tensor, state: Any) -> Tensor:
     return torch.cat([inputs, *frames.values()], dim=1)[..., None]
 
 
-def run_ahead(ahead: Ahead, x: Tensor, state: Any) -> Tensor:
+@dataclass
+class GivenClock:
+    """A clock that is set: rows in which the agent has broken off and those in which a token is due [B] bool."""
+
+    stopped: Tensor
+    now: Tensor
+
+    def due(self, token: Tensor, fresh: Tensor) -> Tensor:
+        return self.now
+
+
+def run_ahead(ahead: Ahead, x: Tensor, state: Any, timed: bool = False) -> Tensor:
     """Logits of both heads [B, 1, 2 * (V + 2)]; returns those that a step would sample from, and takes their best."""
     now, following = x[:, 0].chunk(2, dim=1)
-    logits = ahead.decide(following, now, state)
+    clock = GivenClock(now[:, 0] > 1, following[:, 0] > 0) if timed else None
+    logits = ahead.decide(following, now, state, clock)
     ahead.follow(logits.argmax(dim=1), following, state)
     return logits[:, None]
 
@@ -355,6 +367,16 @@ CASES = [
         lambda: Ahead(nn.Identity(), 6),
         vectors(16),
         run=run_ahead,
+        init=lambda ahead, rows: ahead.init_state(rows, torch.device("cpu")),
+        ticks=True,
+        gradient=False,
+    ),
+    Case(
+        "ahead by a clock",
+        (Ahead,),
+        lambda: Ahead(nn.Identity(), 6),
+        vectors(16),
+        run=partial(run_ahead, timed=True),
         init=lambda ahead, rows: ahead.init_state(rows, torch.device("cpu")),
         ticks=True,
         gradient=False,

@@ -6,6 +6,10 @@ token, before any PAD had gone by: how long the agent waits is its own doing and
 Where a talker keeps time, it was also decided there whether anything comes next in this reply. If so, it comes when the
 talker has the word before out; the first head decides when a reply begins, and nothing else. By itself it knows the
 recordings' times by heart, and a word that misses its step by one is never said.
+
+An agent in doubt whether the caller has come to an end may find in every step that waiting is a little likelier, until
+the time of which it knows that replies begin is over, and never answer. So it adds up what it left to chance: where a
+reply would have begun by now, it does. What was left to chance a second ago counts no more, as the caller has gone on.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ HOLD_STEPS = 6
 REPLY_STEPS = 24
 """Steps from one token to the next within a reply, at most: the pause between two sentences. Where a talker keeps time,
 a decision stands as long."""
+DOUBT = 1.5
+"""Nats of the chance that a reply would have begun, at which it does: four of five would have."""
+DOUBT_KEPT = 0.9
+"""Of these nats, from one step to the next."""
 CERTAIN = 1e4
 """A difference of logits that leaves nothing to chance."""
 
@@ -40,11 +48,12 @@ class Clock(Protocol):
 @dataclass
 class AheadState:
     """logits [B, V + 2] of the token behind the last one, as they were there; left: steps in which it may still be of
-    the same reply, `REPLY_STEPS` right behind the last one [B]; plan: of the reply that has begun, None for models
-    without."""
+    the same reply, `REPLY_STEPS` right behind the last one [B]; doubt: nats of the chance that a reply would have begun
+    by now [B]; plan: of the reply that has begun, None for models without."""
 
     logits: Tensor
     left: Tensor
+    doubt: Tensor
     plan: PlanState | None
 
 
@@ -58,7 +67,8 @@ class Ahead:
     def init_state(self, rows: int, device: torch.device) -> AheadState:
         logits = torch.zeros(rows, self.vocab_size + 2, device=device)
         left = torch.zeros(rows, dtype=torch.long, device=device)
-        return AheadState(logits, left, None if self.plan is None else self.plan.init_state(rows))
+        doubt = torch.zeros(rows, device=device)
+        return AheadState(logits, left, doubt, None if self.plan is None else self.plan.init_state(rows))
 
     def decide(self, hidden: Tensor, logits: Tensor, state: AheadState, clock: Clock | None = None) -> Tensor:
         """Logits [B, V + 2] of a step, with its tokens as the second head would have them; hidden [B, D].
@@ -80,7 +90,10 @@ class Ahead:
         which = which - which.amax(dim=1, keepdim=True) + tokens.amax(dim=1, keepdim=True)
         if clock is not None:
             due = clock.due(which.argmax(dim=1), state.left == REPLY_STEPS) | (state.left == 1)
-            silence = silence + (stands * torch.where(due, -CERTAIN, CERTAIN))[:, None]
+            left_to_chance = logits.float().logsumexp(dim=1) - silence.float().logsumexp(dim=1)
+            state.doubt.copy_(torch.where(stands, 0.0, DOUBT_KEPT * state.doubt + left_to_chance))
+            certain = stands * torch.where(due, -CERTAIN, CERTAIN) - CERTAIN * (state.doubt > DOUBT)
+            silence = silence + certain[:, None]
         return torch.cat([which.to(logits.dtype), silence.to(logits.dtype)], dim=1)
 
     def goes_on(self, state: AheadState) -> Tensor:
@@ -92,4 +105,6 @@ class Ahead:
         """Take note of what was written in a step, ids [B], hidden [B, D]."""
         if self.plan is not None and state.plan is not None:
             self.plan.follow(ids, hidden, state.plan)
-        state.left.copy_(torch.where(ids < self.vocab_size, REPLY_STEPS, (state.left - 1).clamp(min=0)))
+        writes = ids < self.vocab_size
+        state.left.copy_(torch.where(writes, REPLY_STEPS, (state.left - 1).clamp(min=0)))
+        state.doubt.copy_(torch.where(writes, 0.0, state.doubt))

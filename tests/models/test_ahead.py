@@ -75,6 +75,35 @@ def test_behind_a_pause_it_is_decided_anew(ahead: Ahead) -> None:
         assert decided(ahead, state, 2, True) == expected
 
 
+def test_who_has_been_in_doubt_for_long_begins(ahead: Ahead) -> None:
+    def begun(*chances: float, clock: Clock | None = None) -> int | None:
+        """The step in which a reply begins, of steps in each of which one would begin with this chance."""
+        state = ahead.init_state(1, torch.device("cpu"))
+        for step, chance in enumerate(chances):
+            odds = torch.tensor([[chance, 1e-9, 1e-9, 1 - chance, 1e-9]]).log()
+            ids = ahead.decide(torch.zeros(1, VOCAB + 2), odds, state, clock)
+            ids = ids.argmax(dim=1)
+            ahead.follow(ids, torch.zeros(1, VOCAB + 2), state)
+            if int(ids) < VOCAB:
+                return step
+        return None
+
+    waits = FixedClock(False, False)
+    assert begun(0.3, 0.6, clock=waits) == 1, "who is sure begins at once"
+    steps = begun(*[0.3] * 40, clock=waits)
+    assert steps is not None and 2 < steps < 8
+    assert begun(*[0.3] * (steps - 1), *[0.01] * 30, *[0.3] * (steps - 1), clock=waits) is None, "doubts are forgotten"
+    assert begun(*[0.1] * 200, clock=waits) is None, "and small ones do not count"
+    assert begun(*[0.3] * 40) is None, "without a clock the first head has the times of words, too"
+
+
+def test_a_reply_that_was_in_doubt_is_not_begun_twice(ahead: Ahead) -> None:
+    state, clock = ahead.init_state(1, torch.device("cpu")), FixedClock(False, False)
+    state.doubt.fill_(9.0)
+    assert decided(ahead, state, VOCAB + 1, False, clock) < VOCAB, "a reply of one token"
+    assert [decided(ahead, state, VOCAB + 1, False, clock) for _ in range(5)] == [PAD] * 5
+
+
 def test_the_step_writes_what_its_second_head_favours() -> None:
     step = tiny_step(SMALL_SPEC, ahead=True)
     assert step.model.ahead is not None
