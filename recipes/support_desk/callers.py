@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,8 +32,6 @@ KEPT_FOR_TESTS = frozenset(
 UNFIT = frozenset({"af_nicole", "af_heart"})
 # Of a style's 256 numbers so many are the sound of a voice, the others its rhythm and melody.
 TIMBRE = 128
-# How many of the commonest English words the drill is made of, beside those of callers.
-COMMON_WORDS = 6000
 # Lists of sentences with a slot: intent, slot, number of digits, sentences made of each per pass.
 CARRIERS = {
     "_number_carriers": ("give_number", "{number}", 4, 4),
@@ -267,35 +264,6 @@ def make_heldout(phrases: dict[str, list[Any]], wordings: Wordings, out: Path, v
             rows += caller_clips(line, kokoro, names[number % len(names)], pitch, tempo)
         write_rows(rows, path)
         log.info("%s: %d clips", path, len(rows))
-
-
-def drill_lines(phrases: dict[str, list[Any]], rng: random.Random, count: int) -> list[dict[str, Any]]:
-    """Sentences in which what a word is has to be heard, as nothing else tells.
-
-    Half are words in no order, callers' own, digits and the commonest others; half are callers' sentences of the train
-    split in which two words of five are others, so that a sentence's rhythm is there and what it means is not.
-    """
-    from wordfreq import top_n_list
-
-    texts = [t for items in phrases.values() for i in items for t in (i["parts"] if isinstance(i, dict) else [i])]
-    texts = [text for text in texts if "{" not in text]
-    words = sorted({word.strip(".,?!").lower() for text in texts for word in text.split()} - {""})
-    others = [word for word in top_n_list("en", COMMON_WORDS) if re.fullmatch("[a-z]{2,}", word)]
-    sentences = [text for text in texts if len(text.split()) >= 4 and split_of(text) == "train"]
-
-    def word() -> str:
-        return rng.choice(rng.choices((words, others, DIGIT_WORDS), (0.35, 0.50, 0.15))[0])
-
-    lines = []
-    for number in range(count):
-        if number % 2:
-            said = [word() for _ in range(rng.randint(4, 9))]
-        else:
-            said = [re.sub("[A-Za-z']+", word(), old) if rng.random() < 0.4 else old
-                    for old in rng.choice(sentences).rstrip(".?!").split()]  # fmt: skip
-        text = " ".join(said)
-        lines.append({"intent": "", "texts": [f"{text[0].upper()}{text[1:]}."], "digits": ""})
-    return lines
 
 
 def one_voice() -> Callable[..., Any]:

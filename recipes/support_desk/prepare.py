@@ -5,6 +5,7 @@
     python prepare.py --stage dialogues --out data --noise noise.parquet --count 20    # some calls to listen to
     python prepare.py --stage encode --out data --noise noise.parquet --count 6400 --codec CHECKPOINT
     python prepare.py --stage drill --out data                                         # words that nothing else tells
+    python prepare.py --stage seldom --out data --voices package/voices                # those that all this lacks
     python prepare.py --stage listen --out data --speech speech.parquet --codec CHECKPOINT     # these, other speech
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
@@ -37,13 +38,13 @@ from callers import (
     RATE,
     caller_lines,
     drawn_lines,
-    drill_lines,
     encode,
     make_callers,
     make_heldout,
     most_of_each,
     write_rows,
 )
+from drills import drill_lines, seldom_lines, seldom_words
 from voice import TimedVoice
 
 from s2s.audio.pcm import int16_to_float
@@ -224,7 +225,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stages = ["phrases", "callers", "agent", "dialogues", "encode", "turns", "drill", "listen", "written", "heldout"]
+    stages = ["phrases", "callers", "agent", "dialogues", "encode", "turns", "drill", "seldom", "listen", "written",
+              "heldout"]  # fmt: skip
     parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
@@ -245,7 +247,7 @@ def main() -> None:
     parser.add_argument("--general", type=int, default=560, help="sentences for the codec's ear")
     parser.add_argument("--noise", action="append", default=[], help="glob of noise tables")
     parser.add_argument("--speech", action="append", default=[], help="glob of tables of other speech with its text")
-    parser.add_argument("--drill", type=int, default=8000, help="sentences whose words nothing else tells")
+    parser.add_argument("--drill", type=int, default=8000, help="sentences for drill and for seldom")
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -285,6 +287,15 @@ def main() -> None:
         make_callers(
             lambda rng: drill_lines(phrases, rng, args.drill), "drill_", args.out / "drills", args.voices, [0], worker
         )
+    elif args.stage == "seldom":
+        heard = expand([*clips, str(args.out / "drills" / "drill_*.parquet")])
+        texts = (text for path in heard for text in pq.read_table(path, columns=["text"])["text"].to_pylist())
+        words, worker = seldom_words(HERE / "words.txt", texts), (args.worker, args.workers)
+        log.info("%d words have seldom been heard", len(words))
+        make_callers(
+            lambda rng: seldom_lines(words, phrases, rng, args.drill), "seldom_", args.out / "drills", args.voices, [0],
+            worker,
+        )  # fmt: skip
     elif args.stage == "agent":
         make_agent(agent_lines(desk, caller_digits(clips), args.numbers, args.zips), args.out / "agent.parquet")
         make_agent(general_lines(desk, phrases, args.general), args.out / "agent_general.parquet", vary=True)

@@ -74,6 +74,8 @@ if ((stage <= 6)); then
     }
     "${prepare[@]}" --stage drill "${drill[@]}"
     [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage drill --voices "$VOICES" "${drill[@]}"
+    "${prepare[@]}" --stage seldom "${clips[@]}" "${drill[@]}"
+    [[ -z "${VOICES:-}" ]] || "${prepare[@]}" --stage seldom --voices "$VOICES" "${clips[@]}" "${drill[@]}"
     encode --stage listen "${clips[@]}" "${speech[@]}" --seed 3
     encode --stage turns "${clips[@]}" --count $((6 * calls)) --seed 1
     encode --stage encode "${clips[@]}" --count "$calls" --seed 2

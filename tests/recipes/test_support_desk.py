@@ -186,6 +186,27 @@ def test_held_out_callers_are_never_listened_to(prepare: ModuleType, tmp_path: P
     assert heard == {said["train"], drill}
 
 
+def test_words_that_were_seldom_heard_are_drilled(prepare: ModuleType, tmp_path: Path) -> None:
+    drills = sys.modules["drills"]
+    (tmp_path / "words.txt").write_text("parcel Oslo\nvase oslo crate oslo", "utf-8")
+    often = [f"My Parcel, number {number}, vase" for number in range(drills.OFTEN)]
+    words = drills.seldom_words(tmp_path / "words.txt", [*often[1:], "Parcel"])
+    assert words == ["oslo", "vase", "crate"], "vase lacks one"
+    lines = prepare.seldom_lines(words, PHRASES, random.Random(1), 300)
+    said = [re.findall("[a-z']+", line["texts"][0].lower()) for line in lines]
+    counts = [sum(words.count(word) for words in said) for word in ("vase", "oslo", "crate")]
+    assert min(counts) > 300
+    assert max(counts) - min(counts) < 30
+    alone = sum(set(words) <= {"vase", "oslo", "crate"} for words in said)
+    assert 150 < alone < 230
+    heldout = {
+        text for items in PHRASES.values() for text in items if isinstance(text, str) and split_of(text) != "train"
+    }
+    assert not heldout & {line["texts"][0] for line in lines}
+    with pytest.raises(ValueError, match="every word has been heard"):
+        prepare.seldom_lines([], PHRASES, random.Random(1), 1)
+
+
 def test_flags_go_with_their_stages(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                     capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     for flag in ("--lively", "--hesitant", "--spoken"):
