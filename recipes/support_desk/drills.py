@@ -56,12 +56,10 @@ def seldom_lines(
     words: Collection[str], phrases: dict[str, list[Any]], rng: random.Random, count: int
 ) -> list[dict[str, Any]]:
     """`words`, each about as often as another: most by themselves, in no order, the others in callers' sentences of the
-    train split in place of all but the small words.
-
-    Raises ValueError where there are none.
+    train split in place of all but the small words. Where there are none there are no lines.
     """
     if not words:
-        raise ValueError(f"every word has been heard {OFTEN} times, so there is none to drill")
+        return []
     sentences, cards = _sentences(_texts(phrases)), _dealt(words, rng)
     lines = []
     for _ in range(count):

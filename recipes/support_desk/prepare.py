@@ -291,7 +291,7 @@ def main() -> None:
         heard = expand([*clips, str(args.out / "drills" / "drill_*.parquet")])
         texts = (text for path in heard for text in pq.read_table(path, columns=["text"])["text"].to_pylist())
         words, worker = seldom_words(HERE / "words.txt", texts), (args.worker, args.workers)
-        log.info("%d words have seldom been heard", len(words))
+        log.info("%d words of words.txt have seldom been heard", len(words))
         make_callers(
             lambda rng: seldom_lines(words, phrases, rng, args.drill), "seldom_", args.out / "drills", args.voices, [0],
             worker,

@@ -30,7 +30,7 @@ MAX_TOKENS = 1024
 class Pace:
     """The slowest pace in steps: until the first word, and from the last token of a word to the next word."""
 
-    first: int = 6
+    first: int = 12
     next: int = 20
 
     def __post_init__(self) -> None:

@@ -120,7 +120,7 @@ def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], rep
 def test_within_a_reply_the_talker_keeps_time(monkeypatch: pytest.MonkeyPatch) -> None:
     eager = written(monkeypatch, 3.0, [-9, -9, 1, -9, -9, 9, 9, -9])
     assert eager == [True, False, False, True, False, False, True, True], "no sooner and no later than it is due"
-    assert written(monkeypatch, -1.0, [9] * 8) == [False] * 8, "when it begins is for the backbone to decide"
+    assert written(monkeypatch, -9.0, [9] * 8) == [False] * 8, "when it begins is for the backbone to decide"
 
 
 def test_a_word_that_would_have_come_by_now_comes(monkeypatch: pytest.MonkeyPatch) -> None:

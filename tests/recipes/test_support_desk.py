@@ -203,8 +203,7 @@ def test_words_that_were_seldom_heard_are_drilled(prepare: ModuleType, tmp_path:
         text for items in PHRASES.values() for text in items if isinstance(text, str) and split_of(text) != "train"
     }
     assert not heldout & {line["texts"][0] for line in lines}
-    with pytest.raises(ValueError, match="every word has been heard"):
-        prepare.seldom_lines([], PHRASES, random.Random(1), 1)
+    assert prepare.seldom_lines([], PHRASES, random.Random(1), 1) == []
 
 
 def test_flags_go_with_their_stages(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
