@@ -12,7 +12,7 @@ from s2s.phrases import DIGIT_WORDS
 
 # How many of the commonest English words the drill is made of, beside those of callers.
 COMMON_WORDS = 6000
-# Words heard less often than this are misheard four times as often as others, those heard 20 times ten times as often.
+# Words heard 20 to 79 times are misheard three times as often as others, those heard less often ten times as often.
 OFTEN = 60
 _WORD = re.compile("[A-Za-z']+")
 # Words that hold a sentence together; they are heard often enough.
