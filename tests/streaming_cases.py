@@ -206,7 +206,7 @@ def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
     due = clock.due((words[:, 0, 0] > 0).long(), sound[:, 0, 0] > 1)
     talker.break_off(words[:, 0], says[:, 0, 0] > 0, state)
     voice = talker(words, sound, state)
-    talker.listen(voice[:, 0], state)
+    talker.listen(voice[:, 0], torch.where(says[:, 0, 0] > 0, 3, 99), state)
     return torch.cat([voice, torch.stack([due, state.stopped], dim=-1)[:, None].to(x.dtype)], dim=-1)
 
 

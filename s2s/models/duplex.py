@@ -16,6 +16,8 @@ from s2s.models.talker import Talker, TalkerState
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
 from s2s.streams import AGENT_TEXT, USER_TEXT, Stream, StreamLayout, dialogue_layout
 
+SHORTEST = "talker.timing.shortest"
+
 
 @dataclass(frozen=True)
 class DuplexConfig:
@@ -209,12 +211,20 @@ class DuplexModel(nn.Module):
         for name in self._unread():
             if name in stored and sizes.get(name, 0) > stored[name].numel():
                 stored[name] = stored[name].new_empty(sizes[name] // width, width)
+        if SHORTEST in stored and SHORTEST not in sizes:
+            del stored[SHORTEST]
         return stored
 
     def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of an older checkpoint as this model has them: a stream that is not read had a whole table once."""
+        """Weights of an older checkpoint as this model has them.
+
+        A stream that is not read had a whole table once, and a talker that keeps time did not know how long words take.
+        """
         unread = self._unread()
-        return {name: weight[-2:] if name in unread else weight for name, weight in weights.items()}
+        adapted = {name: weight[-2:] if name in unread else weight for name, weight in weights.items()}
+        if self.talker is not None and self.talker.timing is not None:
+            adapted.setdefault(SHORTEST, torch.zeros_like(self.talker.timing.shortest))
+        return adapted
 
     def _unread(self) -> set[str]:
         """The names of the tables of START and PAD alone."""

@@ -190,7 +190,7 @@ class DuplexStep:
         self.model.talker.break_off(hidden, says, state.talker)
         codes = inputs[:, self.model.layout.rows(self.audio_stream.name)]
         voice = self.model.talk(text, codes[..., None], state.talker)[:, 0]
-        self.model.talker.listen(voice, state.talker)
+        self.model.talker.listen(voice, text[:, 0], state.talker)
         return voice
 
     def say_audio(self, voice: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:

@@ -36,12 +36,13 @@ less it would do so for every sixth nod, and a reply that begins anew is heard a
 class TalkerState:
     """layers: of the transformer; stopped: rows in which the agent has broken off and said no word since [B] bool; out:
     how far the last token is out by what was said in the last step, as logits [B]; waited: nats of the chance that the
-    next token would have come by now [B]."""
+    next token would have come by now [B]; rest: steps until the last token can be out [B]."""
 
     layers: TransformerState
     stopped: Tensor
     out: Tensor
     waited: Tensor
+    rest: Tensor
 
 
 class Talker(nn.Module):
@@ -61,8 +62,8 @@ class Talker(nn.Module):
     def init_state(self, rows: int) -> TalkerState:
         like = self.stop.weight
         stopped = torch.zeros(rows, dtype=torch.bool, device=like.device)
-        out, waited = torch.zeros(2, rows, dtype=like.dtype, device=like.device).unbind(0)
-        return TalkerState(self.transformer.init_state(rows), stopped, out, waited)
+        out, waited, rest = torch.zeros(3, rows, dtype=like.dtype, device=like.device).unbind(0)
+        return TalkerState(self.transformer.init_state(rows), stopped, out, waited, rest)
 
     def forward(self, words: Tensor, sound: Tensor, state: TalkerState | None = None) -> Tensor:
         """Tokens of each step and codes of the step before, embedded, [B, S, D] both -> [B, S, W]."""
@@ -74,10 +75,14 @@ class Talker(nn.Module):
         """The time as it is in this step; None for a talker that does not keep it."""
         return None if self.timing is None else TalkerClock(self.timing, state)
 
-    def listen(self, voice: Tensor, state: TalkerState) -> None:
-        """Take note of what it has made of a step [B, W]."""
+    def listen(self, voice: Tensor, text: Tensor, state: TalkerState) -> None:
+        """Take note of what it has made of a step [B, W], whose token or PAD was `text` [B]."""
         if self.timing is not None:
             state.out.copy_(self.timing.out(voice)[:, 0].detach())
+            shortest = self.timing.shortest
+            says = text < len(shortest)
+            takes = shortest[text.clamp(max=len(shortest) - 1)]
+            state.rest.copy_((torch.where(says, takes, state.rest) - 1).clamp(min=0))
 
     def break_off(self, hidden: Tensor, says: Tensor, state: TalkerState) -> None:
         """Take note of a step: hidden [B, D] of the backbone, in which rows it writes a word [B] bool."""
@@ -89,10 +94,13 @@ class Timing(nn.Module):
     """When the next token comes: how likely it begins a word in the coming step, if none has begun yet.
 
     `out` tells it by what a step sounded like, `token` by which it would be: "we" is shorter in "we are" than in "we
-    open". Tokens that go on with a word, `joined` [V], follow at once.
+    open". Tokens that go on with a word, `joined` [V], follow at once. Sound alone may deceive: the end of "three" lies
+    still in the step that begins the "two" behind it, which is then over before it is said. So a word waits for as long
+    as the token before it took wherever it was heard in training, `shortest` [V] in steps, 0 where it was not.
     """
 
     joined: Tensor
+    shortest: Tensor
 
     def __init__(self, width: int, vocab_size: int):
         super().__init__()
@@ -100,6 +108,7 @@ class Timing(nn.Module):
         self.token = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.token.weight)
         self.register_buffer("joined", torch.zeros(vocab_size))
+        self.register_buffer("shortest", torch.zeros(vocab_size))
 
     def forward(self, out: Tensor, token: Tensor) -> Tensor:
         """Logits of a word in the coming step [...]: `out` of a step [...], the `token` it would be [...]."""
@@ -111,6 +120,13 @@ class Timing(nn.Module):
         actions = set(tokenizer.actions.values())
         for token in range(tokenizer.vocab_size):
             self.joined[token] = token not in actions and not tokenizer.decode([token]).startswith(" ")
+
+    @torch.no_grad()
+    def measure(self, tokens: Tensor, steps: Tensor) -> None:
+        """Take note that behind `tokens` [N] a word began so many `steps` [N] later."""
+        lasting = self.shortest.clone().masked_fill_(self.shortest == 0, torch.inf)
+        lasting.scatter_reduce_(0, tokens, steps.to(lasting.dtype), "amin")
+        self.shortest.copy_(torch.where(lasting.isinf(), 0.0, lasting))
 
 
 @dataclass(frozen=True)
@@ -128,8 +144,8 @@ class TalkerClock:
         """As `Clock`.
 
         Where the chance is spread over some steps none of them is likely, so what counts is whether the token would
-        have come by now.
+        have come by now. Before the last one can be out there is no chance.
         """
-        nats = F.softplus(self.timing(self.state.out, token).float()).detach()
+        nats = F.softplus(self.timing(self.state.out, token).float()).detach() * (self.state.rest <= 0)
         self.state.waited.copy_(torch.where(fresh, 0.0, self.state.waited) + nats)
         return (self.state.waited > EVEN) | (self.timing.joined[token] > 0)

@@ -17,6 +17,7 @@ from s2s.train.talking import (
     OWN_ROUNDS,
     OWN_STEPS,
     Lesson,
+    durations,
     next_frame,
     own_past,
     partly_hidden,
@@ -96,6 +97,9 @@ class SoundLosses:
             weight = weight * ~next_frame(batch["agent_stopped"])[:, None]
             text = grid[:, self.model.layout.rows(AGENT_TEXT).start]
             lesson = Lesson(text, inputs[:, rows], codes, weight, chosen)
+            if self.model.talker.timing is not None and self.model.training:
+                timing = self.model.talker.timing
+                timing.measure(*durations(timing, text, codes[:, 0] < stream.vocab_size))
             given = lesson = self._spliced(lesson)
             if self.model.training:
                 given = self.disturbed(lesson)
@@ -103,8 +107,8 @@ class SoundLosses:
             if self.model.talker.timing is not None:
                 # By the words as they were given: else a word that comes early would be due once more.
                 heard = lesson.codes[:, 0] < stream.vocab_size
-                timing = timing_loss(self.model.talker.timing, hidden, given.text, heard)
-                parts["timing"] = c.timing_weight * timing
+                loss = timing_loss(self.model.talker.timing, hidden, given.text, heard)
+                parts["timing"] = c.timing_weight * loss
             codes, weight, chosen = lesson.codes, lesson.weight, lesson.chosen
         assert hidden is not None
         index = chosen.flatten().nonzero()[:, 0]

@@ -79,6 +79,19 @@ def timing_loss(timing: Timing, voice: Tensor, text: Tensor, valid: Tensor) -> T
     return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
+def durations(timing: Timing, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Which tokens a word follows within a reply [N] and how many steps later it begins [N].
+
+    Args: text [B, S]; valid [B, S]: steps in which the agent is heard.
+    """
+    said = text < len(timing.joined)
+    steps, (_, before) = torch.arange(text.shape[-1], device=text.device), neighbours(said)
+    lasted = steps - before
+    begins = said & valid & (timing.joined[text.clamp(max=len(timing.joined) - 1)] == 0) & (lasted <= REPLY_STEPS)
+    tokens = text.gather(-1, before.clamp(min=0))
+    return tokens[begins], lasted[begins]
+
+
 def stop_loss(logits: Tensor, valid: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """That of where the agent breaks off: logits [B, S], steps that are `valid` [B, S]."""
     stopped, active = next_frame(batch["agent_stopped"]), next_frame(batch["agent_active"])

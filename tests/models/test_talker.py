@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from s2s.checkpoint import Bundle, load, save
 from s2s.models.ahead import REPLY_STEPS
 from s2s.models.step import DuplexState, DuplexStep, silence_codes
 from s2s.models.talker import FAST, STOP_LOGIT, Talker
@@ -94,9 +97,11 @@ def test_live_it_is_what_was_trained() -> None:
         torch.testing.assert_close(state.talker.out, model.talker.timing.out(whole[:, s])[:, 0])
 
 
-def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], reply: int = 99) -> list[bool]:
-    """In which steps a word is written: what speaks for it by the backbone, by the talker in each step before, and how
-    many words the reply has."""
+def written(
+    monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], reply: int = 99, shortest: int = 0
+) -> list[bool]:
+    """In which steps a word is written: what speaks for it by the backbone, by the talker in each step before, how
+    many words the reply has, and how many steps each of them takes at least."""
     step = tiny_step(SMALL_SPEC, ahead=True, talker=True, talker_keeps_time=True)
     talker, text = step.model.talker, step.model.layout.stream("agent_text")
     assert talker is not None and talker.timing is not None and step.model.ahead is not None
@@ -108,6 +113,7 @@ def written(monkeypatch: pytest.MonkeyPatch, likes: float, due: list[float], rep
         return 1.0 * (likings == 4) + 2.0 * (likings == text.pad_id) * (sum(said) >= reply)
 
     torch.nn.init.zeros_(talker.timing.token.weight)
+    talker.timing.shortest[4] = shortest
     monkeypatch.setattr(talker.timing.out, "forward", lambda voice: torch.full((1, 1), next(moods)))
     monkeypatch.setattr(step.model.text_heads["agent_text"], "forward", lambda hidden: likes * (likings != text.pad_id))
     monkeypatch.setattr(step.model.ahead, "forward", next_word)
@@ -127,6 +133,35 @@ def test_a_word_that_would_have_come_by_now_comes(monkeypatch: pytest.MonkeyPatc
     """Its step was none of the likely ones: of three steps with a chance of four in ten it comes in the second."""
     found = written(monkeypatch, 3.0, [-9, -0.4, -0.4, -0.4, -9, -9])
     assert found == [True, False, False, True, False, False]
+
+
+def test_a_word_waits_for_as_long_as_the_one_before_takes_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However sure the talker is that it has that one out."""
+    found = written(monkeypatch, 3.0, [9, 9, 9, -9, -9, -9, 9, 9, 9], shortest=3)
+    assert found == [True, False, False, True, False, False, False, True, False], "and what was sure too early is over"
+
+
+def test_how_long_words_take_at_least_is_measured() -> None:
+    talker = tiny_model(ahead=True, talker=True, talker_keeps_time=True).talker
+    assert talker is not None and talker.timing is not None
+    talker.timing.measure(torch.tensor([4, 5, 4, 4]), torch.tensor([7, 2, 3, 5]))
+    talker.timing.measure(torch.tensor([5, 6]), torch.tensor([6, 1]))
+    assert talker.timing.shortest.nonzero()[:, 0].tolist() == [4, 5, 6]
+    assert talker.timing.shortest[4:7].tolist() == [3, 2, 1]
+    talker.timing.measure(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+    assert talker.timing.shortest[4:7].tolist() == [3, 2, 1], "a batch in which nothing is said teaches nothing"
+
+
+def test_a_talker_of_older_weights_knows_nothing_of_how_long_words_take(tmp_path: Path) -> None:
+    step = tiny_step(SMALL_SPEC, ahead=True, talker=True, talker_keeps_time=True)
+    save(Bundle(step.codec, step.model), tmp_path / "new")
+    file = tmp_path / "new" / "model.safetensors"
+    weights = load_file(file)
+    assert weights.pop("talker.timing.shortest").shape == weights["talker.timing.joined"].shape
+    save_file(weights, file)
+    model = load(tmp_path / "new").model
+    assert model is not None and model.talker is not None and model.talker.timing is not None
+    assert not model.talker.timing.shortest.any()
 
 
 def test_one_word_is_due_sooner_than_another() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from s2s.models.talker import Timing
 from s2s.train.module import DuplexModule
 from s2s.train.objective import DuplexTrainConfig
-from s2s.train.talking import Lesson, own_past, partly_hidden, shifted, spliced, timing_loss
+from s2s.train.talking import Lesson, durations, own_past, partly_hidden, shifted, spliced, timing_loss
 from tests.tiny import SMALL_SPEC, random_tracks, tiny_layout, tiny_model
 
 VOCAB, PAD = 9, 10
@@ -99,6 +99,22 @@ def test_the_next_word_is_asked_for_within_a_reply_alone() -> None:
     assert asked(valid).abs().max() == 0
 
 
+def test_how_long_words_take_is_heard_within_a_reply_alone() -> None:
+    text, valid = torch.full((2, 60), PAD), torch.ones(2, 60, dtype=torch.bool)
+    text[0, [20, 24, 25, 31, 58]] = torch.tensor([3, 4, 5, 6, 7])
+    text[1, [0, 2]] = torch.tensor([8, 8])
+    timing = Timing(2, VOCAB)
+    timing.joined[5] = 1
+
+    def found() -> list[tuple[int, int]]:
+        tokens, steps = durations(timing, text, valid)
+        return list(zip(tokens.tolist(), steps.tolist(), strict=True))
+
+    assert found() == [(3, 4), (5, 6), (8, 2)], "from the last token of a word to the next word"
+    valid[1] = False
+    assert found() == [(3, 4), (5, 6)], "where the agent is not heard nothing takes any time"
+
+
 def test_when_a_word_is_due_is_learned() -> None:
     """Every fifth step has a word, and the sound tells how old it is."""
     learner, given = module(talker_only=True, spliced_share=0.0, shifted_share=0.0, timing_weight=1.0), batch()
@@ -112,6 +128,9 @@ def test_when_a_word_is_due_is_learned() -> None:
         learner.train().losses(given)["timing"].backward()
         trained.step()
     assert learner.eval().losses(given)["timing"] < 0.1 * before
+    assert learner.model.talker is not None and learner.model.talker.timing is not None
+    shortest = learner.model.talker.timing.shortest
+    assert shortest.nonzero()[:, 0].tolist() == [4] and shortest[4] == 5
 
 
 def module(**settings: object) -> DuplexModule:
