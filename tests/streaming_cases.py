@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.cpu import _is_vnni_supported
+from torch.cpu import _is_avx2_supported
 
 from s2s.codec.encodec import Chain, EncodecCodec, ResidualBlock, ResidualLSTM
 from s2s.codec.spectral import SpectralCodec, SpectralDecoder, SpectralEncoder
@@ -444,7 +444,7 @@ CASES = [
     live("echo step", EchoStep, lambda: EchoStep(SIZE, SMALL_SPEC.sample_rate)),
     live("scripted step", ScriptedStep, scripted_step),
 ]
-if _is_vnni_supported():
+if _is_avx2_supported():
     from s2s.models.compiled import CompiledBlocks, CompiledTransformer
 
     CASES += [

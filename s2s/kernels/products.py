@@ -1,9 +1,9 @@
 """Products of 8 bits with fused quantisation, compiled by numba: what every packed layer is made of.
 
 A weight matrix lies in blocks of 64 outputs, within these in quads of inputs, so that one instruction (AVX-512 VNNI)
-adds the products of 4 inputs to 16 outputs and no sum ever crosses lanes. Sums of 8-bit products are whole numbers and
-exact, and each row of inputs is rounded by its own smallest and largest value: a row gives the same bits alone and
-beside any others.
+adds the products of 4 inputs to 16 outputs and no sum ever crosses lanes. Processors with AVX2 alone come to the same
+sums in twelve. Sums of 8-bit products are whole numbers and exact, and each row of inputs is rounded by its own
+smallest and largest value: a row gives the same bits alone and beside any others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+from torch.cpu import _is_vnni_supported
 
 llvmlite.binding.initialize_native_asmparser()
 
 BLOCK, QUAD, LANES = 64, 4, 16
 _WORD = ir.IntType(32)
 _VECTOR = ir.VectorType(_WORD, LANES)
+_HALF = ir.VectorType(_WORD, LANES // 2)  # what a register holds without AVX-512
 _BYTE = ir.IntType(8).as_pointer()
 
 _settings: Any = config  # whose names are only known when it runs
@@ -84,7 +86,37 @@ def pack(matrices: NDArray[np.float32], biases: NDArray[np.float32] | None = Non
     return Matrices(weights, sums, np.pad(scales, fill), np.pad(biases, fill))
 
 
-def _block_of(rows: int) -> Any:
+MultiplyAdd = Callable[[Any, Any, Any, Any], Any]
+"""Builder, total, unsigned, signed -> for each of 16 outputs the total plus its 4 products, all vectors of 32 bits."""
+
+
+def by_vnni(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    # Written as an instruction: LLVM's name for it takes other arguments in every few releases.
+    return _instruction(builder, "vpdpbusd $2, $1, $0", "=v,v,v,0", _VECTOR, unsigned, signed, total)
+
+
+def by_avx2(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    """Products of 8 bits are added in pairs of 16 bits, which hold those of half a byte: a whole one would overflow."""
+    nibble, four = (ir.Constant(_HALF, [each] * (LANES // 2)) for each in (0x0F0F0F0F, 4))
+    ones, sixteens = (ir.Constant(_HALF, [each] * (LANES // 2)) for each in (0x00010001, 0x00100010))
+    halves = []
+    for start in (0, LANES // 2):
+        summed, byte, weight = (_lanes(builder, each, start, LANES // 2) for each in (total, unsigned, signed))
+        high = builder.and_(builder.lshr(byte, four), nibble)
+        for part, times in ((builder.and_(byte, nibble), ones), (high, sixteens)):
+            pairs = _instruction(builder, "vpmaddubsw $2, $1, $0", "=x,x,x", _HALF, part, weight)
+            quads = _instruction(builder, "vpmaddwd $2, $1, $0", "=x,x,x", _HALF, pairs, times)
+            summed = builder.add(summed, quads)
+        halves.append(summed)
+    return builder.shuffle_vector(*halves, ir.Constant(_VECTOR, [*range(LANES)]))
+
+
+def _instruction(builder: Any, text: str, constraint: str, kind: Any, *arguments: Any) -> Any:
+    function = ir.FunctionType(kind, [argument.type for argument in arguments])
+    return builder.asm(function, text, constraint, list(arguments), False)
+
+
+def block_of(rows: int, multiply_add: MultiplyAdd) -> Any:
     """Sums of one block of weights for so many rows of inputs, each weight read once for all of them."""
 
     def block(context: Any, weights: Any, at: Any, x: Any, row: Any, quads: Any, sums: Any) -> Any:
@@ -109,7 +141,7 @@ def _block_of(rows: int) -> Any:
                     inputs = builder.gep(x, [builder.add(builder.mul(width, index(i)), quad)])
                     everywhere = _broadcast(builder, builder.load(builder.bitcast(inputs, _WORD.as_pointer()), align=1))
                     for total, lane in zip(sums_of_row, lanes, strict=True):
-                        builder.store(_multiply_add(builder, builder.load(total), everywhere, lane), total)
+                        builder.store(multiply_add(builder, builder.load(total), everywhere, lane), total)
             for i, total in enumerate(itertools.chain(*totals)):
                 builder.store(builder.load(total), _vector(builder, out, index(i * 4 * LANES)), align=4)
             return context.get_dummy_value()
@@ -119,7 +151,8 @@ def _block_of(rows: int) -> Any:
     return intrinsic(block)
 
 
-_block, _block_4 = _block_of(1), _block_of(4)
+_multiply_add = by_vnni if _is_vnni_supported() else by_avx2
+_block, _block_4 = block_of(1, _multiply_add), block_of(4, _multiply_add)
 
 
 def _from_bits(context: Any, bits: Any) -> Any:
@@ -139,16 +172,13 @@ def _vector(builder: Any, base: Any, offset: Any) -> Any:
 
 
 def _broadcast(builder: Any, value: Any) -> Any:
-    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(
-        first, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    )
+    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _WORD(0))
+    return _lanes(builder, first, 0, LANES, step=0)
 
 
-def _multiply_add(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
-    # Written as an instruction: LLVM's name for it takes other arguments in every few releases.
-    kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR])
-    return builder.asm(kind, "vpdpbusd $2, $1, $0", "=v,v,v,0", [unsigned, signed, total], False)
+def _lanes(builder: Any, vector: Any, start: int, count: int, step: int = 1) -> Any:
+    which = ir.Constant(ir.VectorType(_WORD, count), [start + step * i for i in range(count)])
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), which)
 
 
 @compiled

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.cpu import _is_vnni_supported
+from torch.cpu import _is_avx2_supported
 
 from s2s.models.step import DuplexState, DuplexStep, StepOut
 from s2s.nn.packed import Kernels, for_live
@@ -67,7 +67,7 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
     if not isinstance(step.codec, nn.Module):
         raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
     kernels: Kernels = {}
-    if int8 and _is_vnni_supported():
+    if int8 and _is_avx2_supported():
         from s2s.models.compiled import COMPILED  # takes numba with it
 
         kernels = COMPILED

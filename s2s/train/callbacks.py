@@ -102,7 +102,8 @@ class Speed(Callback):
     """Logs audio seconds per second, MFU and the share of time spent waiting for data, every `every` batches.
 
     MFU is the work of the batches, as `train/work.py` counts it, over the time they took and over what one large
-    product in the training precision reaches on the same device. Where there is no progress bar, a line is logged too.
+    product in the training precision reaches on the same device, or one in float32 where a processor has nothing for
+    the halves. Where there is no progress bar, a line is logged too.
     """
 
     def __init__(self, every: int, frame_s: float, wait: DataWait, lines: bool):
@@ -118,6 +119,7 @@ class Speed(Callback):
             if whole > _WORTH_WHOLE * self._peak and trainer.is_global_zero:
                 times = whole / self._peak
                 log.warning("float32 products are %.1f times as fast here: try trainer.precision=32-true", times)
+            self._peak = max(self._peak, whole)
         self._start()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

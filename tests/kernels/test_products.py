@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from numpy.typing import NDArray
-from torch.cpu import _is_vnni_supported
+from torch.cpu import _is_avx2_supported, _is_vnni_supported
 from torch.nn import functional as F
 
 from s2s.kernels import functions
-from s2s.kernels.products import Matrices, pack, product
+from s2s.kernels.products import BLOCK, Matrices, MultiplyAdd, block_of, by_avx2, by_vnni, pack, product
 from s2s.nn.norm import RMSNorm
 
-pytestmark = pytest.mark.skipif(not _is_vnni_supported(), reason="this processor has no AVX-512 VNNI")
+pytestmark = pytest.mark.skipif(not _is_avx2_supported(), reason="this processor has no AVX2")
 
 
 def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -50,6 +51,27 @@ def test_weights_of_8_bits_are_kept_as_they_are() -> None:
     weights = integers * np.abs(normal(1, 6, 1))
     picked = multiplied(np.eye(32, dtype=np.float32), pack(weights))[:, :6].T
     np.testing.assert_allclose(picked, weights[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("multiply_add", [by_avx2, by_vnni])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_sums_are_exact_by_either_instruction(multiply_add: MultiplyAdd, rows: int) -> None:
+    """The largest bytes, whose products no sum of 16 bits holds, and any others."""
+    if multiply_add is by_vnni and not _is_vnni_supported():
+        pytest.skip("this processor has no AVX-512 VNNI")
+    block, rng = block_of(rows, multiply_add), np.random.default_rng(0)
+    matrix = rng.integers(-127, 128, (1, BLOCK, 192)).astype(np.float32)
+    matrix[0, :8], matrix[0, 8:16, ::2], matrix[0, 16:, 0] = 127, -127, 127
+    x = rng.integers(0, 256, (rows, 192)).astype(np.uint8)
+    x[0, :96] = 255
+    found = np.empty(rows * BLOCK, np.int32)
+
+    @njit
+    def run(weights: NDArray[np.int8], x: NDArray[np.uint8], out: NDArray[np.int32]) -> None:
+        block(weights, 0, x, 0, 48, out)
+
+    run(pack(matrix).weights[0], x, found)
+    assert np.array_equal(found.reshape(rows, BLOCK), x.astype(np.int32) @ matrix[0].astype(np.int32).T)
 
 
 def test_nan_stays_nan_and_in_its_row() -> None:

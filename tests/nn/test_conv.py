@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.cpu import _is_vnni_supported
 
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
 from tests.tiny import stirred
@@ -57,7 +58,8 @@ def test_convnext_for_live_use_is_what_it_was(rows: int) -> None:
     assert torch.equal(exact(x, state), block(x))
     said, expected = packed(x, live_state), block(x)
     assert not torch.equal(said, expected)
-    assert (said - expected).norm() < 0.02 * (expected - x).norm()
+    share = 0.02 if _is_vnni_supported() else 0.04  # without it, inputs are rounded to 7 bits
+    assert (said - expected).norm() < share * (expected - x).norm()
 
 
 def test_wrong_sizes_are_refused() -> None:
