@@ -67,7 +67,7 @@ def run(
     layers, head_dim, epsilon = depth.layers, width // heads, depth.layers.epsilon
     num_layers = len(layers.attention_norm)
     per_step = len(layers.qkv.scales) // num_layers
-    cache = np.empty((2, num_layers, rows, heads, count, head_dim), np.float32)
+    cache = np.empty((2, num_layers, rows, heads, head_dim, count), np.float32)
     x, normed, read = (
         np.empty((rows, width), np.float32),
         np.empty((rows, width), np.float32),
@@ -93,8 +93,8 @@ def run(
             for row in range(rows):
                 for head in range(heads):
                     for e in range(head_dim):
-                        cache[0, i, row, head, k, e] = qkv[row, width + head * head_dim + e]
-                        cache[1, i, row, head, k, e] = qkv[row, 2 * width + head * head_dim + e]
+                        cache[0, i, row, head, e, k] = qkv[row, width + head * head_dim + e]
+                        cache[1, i, row, head, e, k] = qkv[row, 2 * width + head * head_dim + e]
                 attend(qkv[row], cache[0, i, row], cache[1, i, row], k + 1, read[row])
             product(read, layers.out, matrix, out)
             x += out[:, :width]

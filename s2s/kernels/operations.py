@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2s.kernels import convnext, depth, quantizer, transformer
+from s2s.kernels import backbone, convnext, depth, quantizer, transformer
 from s2s.kernels.products import Matrices, product
 
 _KEPT: dict[int, Any] = {}
@@ -27,6 +27,10 @@ class Kept:
         self.number = next(_NUMBERS)
         _KEPT[self.number] = weights
         weakref.finalize(self, _KEPT.pop, self.number)
+
+    @property
+    def weights(self) -> Any:
+        return _KEPT[self.number]
 
     def __deepcopy__(self, memo: object) -> Kept:
         return self
@@ -48,12 +52,19 @@ def _linear(x: Tensor, size: int, number: int) -> Tensor:
 
 
 def _layers(
-    x: Tensor, position: Tensor, keys: list[Tensor], values: list[Tensor], first: int, base: float, number: int
+    x: Tensor, position: Tensor, keys: list[Tensor], values: list[Tensor], base: float, number: int
 ) -> Tensor:
     out = x.detach().clone(memory_format=torch.contiguous_format)
     caches = (tuple(key.numpy() for key in keys), tuple(value.numpy() for value in values))
-    transformer.run(out.numpy(), position.numpy(), *caches, _KEPT[number], first, base)
+    transformer.run(out.numpy(), position.numpy(), *caches, _KEPT[number], 0, len(keys), base)
     return out
+
+
+def _think(
+    ids: Tensor, position: Tensor, keys: list[Tensor], values: list[Tensor], base: float, number: int
+) -> Tensor:
+    caches = (tuple(key.numpy() for key in keys), tuple(value.numpy() for value in values))
+    return torch.from_numpy(backbone.run(_array(ids), position.numpy(), *caches, _KEPT[number], base))
 
 
 def _depth(
@@ -82,8 +93,10 @@ _LIBRARY = torch.library.Library("s2s", "DEF")
 for _schema, _function in {
     "search(Tensor x, int number) -> Tensor": _search,
     "linear(Tensor x, int size, int number) -> Tensor": _linear,
-    "layers(Tensor x, Tensor position, Tensor(a!)[] keys, Tensor(b!)[] values, int first, float base, int number)"
+    "layers(Tensor x, Tensor position, Tensor(a!)[] keys, Tensor(b!)[] values, float base, int number)"
     " -> Tensor": _layers,
+    "think(Tensor ids, Tensor position, Tensor(a!)[] keys, Tensor(b!)[] values, float base, int number)"
+    " -> Tensor": _think,
     "depth(Tensor inputs, Tensor temperature, Tensor top_k, Tensor draws, Tensor forced, int heads, int vocab,"
     " int table_size, int number) -> Tensor": _depth,
     "blocks(Tensor x, Tensor(a!)[] contexts, int number) -> Tensor": _blocks,

@@ -26,22 +26,23 @@ class Layers(NamedTuple):
 
 @compiled
 def attend(queries: Any, keys: Any, values: Any, count: int, out: Any) -> None:
-    """out [H * E] = what queries [H * E] read from the first `count` slots of keys and values [G, W, E]."""
-    groups, _, head_dim = keys.shape
+    """out [H * E] = what queries [H * E] read from the first `count` slots of keys and values [G, E, W]."""
+    groups, head_dim, _ = keys.shape
     heads = len(out) // head_dim
     scores = np.empty(count, np.float32)
     for head in range(heads):
         group, at = head * groups // heads, head * head_dim
-        for slot in range(count):
-            total = np.float32(0)
-            for e in range(head_dim):
-                total += queries[at + e] * keys[group, slot, e]
-            scores[slot] = total
+        scores[:] = 0
+        for e in range(head_dim):
+            query = queries[at + e]
+            for slot in range(count):
+                scores[slot] += query * keys[group, e, slot]
         softmax(scores, count, head_dim**-0.5)
-        out[at : at + head_dim] = 0
-        for slot in range(count):
-            for e in range(head_dim):
-                out[at + e] += scores[slot] * values[group, slot, e]
+        for e in range(head_dim):
+            total = np.float32(0)
+            for slot in range(count):
+                total += scores[slot] * values[group, e, slot]
+            out[at + e] = total
 
 
 @compiled
@@ -60,15 +61,15 @@ def feed_forward(x: Any, layers: Layers, layer: int, matrix: int) -> None:
 
 
 @compiled
-def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: int, base: float) -> None:
-    """x [B, D] goes through as many layers as there are caches, from number `first` on, in place.
+def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: int, end: int, base: float) -> None:
+    """x [B, D] goes through the layers from number `first` to before `end`, in place.
 
     Args:
         position: steps seen so far [B].
-        keys, values: a ring cache [B, G, W, E] per layer; position p lies in slot p mod W.
+        keys, values: a ring cache [B, G, E, W] per layer; position p lies in slot p mod W.
     """
     rows, width = x.shape
-    _, groups, window, head_dim = keys[0].shape
+    _, groups, head_dim, window = keys[0].shape
     half = head_dim // 2
     cos, sin = np.empty((rows, half), np.float32), np.empty((rows, half), np.float32)
     for row in range(rows):
@@ -78,8 +79,7 @@ def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: in
     normed, read = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
     qkv = np.empty((rows, layers.qkv.scales.shape[1]), np.float32)
     out = np.empty((rows, layers.out.scales.shape[1]), np.float32)
-    for i in range(len(keys)):
-        layer = first + i
+    for layer in range(first, end):
         rms_norm(x, layers.attention_norm[layer], layers.epsilon, normed)
         product(normed, layers.qkv, layer, qkv)
         for row in range(rows):
@@ -91,10 +91,10 @@ def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: in
             slot = position[row] % window
             for group in range(groups):
                 at = width + group * head_dim
-                keys[i][row, group, slot] = qkv[row, at : at + head_dim]
+                keys[layer][row, group, :, slot] = qkv[row, at : at + head_dim]
                 at += groups * head_dim
-                values[i][row, group, slot] = qkv[row, at : at + head_dim]
-            attend(qkv[row], keys[i][row], values[i][row], min(position[row] + 1, window), read[row])
+                values[layer][row, group, :, slot] = qkv[row, at : at + head_dim]
+            attend(qkv[row], keys[layer][row], values[layer][row], min(position[row] + 1, window), read[row])
         product(read, layers.out, layer, out)
         x += out[:, :width]
         feed_forward(x, layers, layer, layer)

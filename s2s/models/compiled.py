@@ -5,7 +5,7 @@ They give every row the same bits alone and beside any others. Importing this ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s2s.codec.rvq import ResidualVectorQuantizer, embed
-from s2s.kernels import convnext, depth, transformer
+from s2s.kernels import backbone, convnext, depth, transformer
 from s2s.kernels.operations import Kept
 from s2s.kernels.products import Matrices, pack
 from s2s.models.depth import DepthLayer, DepthTransformer, SteppedLinear
+from s2s.models.duplex import AudioEmbedding, DuplexModel
+from s2s.models.spelling import Spelling
 from s2s.nn.attention import KVCache
 from s2s.nn.conv import CausalConv1d, ConvNeXtBlock, ConvNeXtBlocks, ConvState
 from s2s.nn.packed import Kernels
@@ -61,28 +63,71 @@ class CompiledTransformer(nn.Module):
 
     def init_state(self, rows: int) -> TransformerState:
         c = self.config
-        shape = (rows, c.num_kv_heads, c.window, c.width // c.num_heads)
+        shape = (rows, c.num_kv_heads, c.width // c.num_heads, c.window)  # one feature of all slots after the other
         layers = [KVCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(c.num_layers)]
         return TransformerState(torch.zeros(rows, dtype=torch.long), layers)
 
-    def forward(
-        self,
-        x: Tensor,
-        state: TransformerState,
-        after: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, state: TransformerState) -> Tensor:
         """x [B, 1, D] -> [B, 1, D]."""
-        after, first = after or {}, 0
-        for last in sorted({*after, self.config.num_layers}):
-            caches = state.layers[first:last]
-            keys, values = [cache.keys for cache in caches], [cache.values for cache in caches]
-            base, number = self.config.rope_base, self.kept.number
-            x = torch.ops.s2s.layers(x[:, 0], state.position, keys, values, first, base, number)[:, None]
-            x = after[last](x) if last in after else x
-            first = last
+        x = torch.ops.s2s.layers(x[:, 0], *_caches(state), self.config.rope_base, self.kept.number)[:, None]
         state.position += 1
         y: Tensor = self.norm(x)
         return y
+
+
+class CompiledBackbone(nn.Module):
+    """What a `DuplexModel` of compiled modules reads and thinks in one step."""
+
+    def __init__(self, model: DuplexModel):
+        super().__init__()
+        c, transformer_ = model.config, model.backbone
+        assert isinstance(transformer_, CompiledTransformer)
+        tables, mixes = [], []
+        for stream in model.layout.streams:
+            embedding, first = model.embeddings[stream.name], model.layout.rows(stream.name).start
+            if isinstance(embedding, AudioEmbedding):
+                mixes.append(_weights(embedding.out))
+                embedding = embedding.codes
+            values, unread = _numpy(embedding.weight), stream.name in c.unread
+            tables.append(backbone.Table(first, stream.num_rows, stream.vocab_size, unread, stream.table_size, values))
+        spelled = (_spelled(model.spelling, c.spelling_layer), _spelled(model.wording, c.wording_layer))
+        layers: transformer.Layers = transformer_.kept.weights
+        self.kept = Kept(
+            backbone.Backbone(
+                tuple(tables),
+                tuple(mixes),
+                layers,
+                tuple(sorted(spelled, key=lambda each: each.after)),
+                _numpy(transformer_.norm.weight),
+            )
+        )
+        self.base = c.backbone.rope_base
+
+    def forward(self, grid: Tensor, state: TransformerState) -> Tensor:
+        """grid [B, R, 1] -> hidden [B, 1, D]."""
+        hidden: Tensor = torch.ops.s2s.think(grid[..., 0], *_caches(state), self.base, self.kept.number)
+        state.position += 1
+        return hidden[:, None]
+
+
+def _spelled(spelling: Spelling | None, after: int) -> backbone.Spelled:
+    if spelling is None:
+        none = pack(np.zeros((1, 1, 1), np.float32))
+        return backbone.Spelled(0, np.zeros(1, np.float32), 0.0, none, 0, none)
+    classes, norm = spelling.head.out_features, spelling.norm
+    return backbone.Spelled(
+        after, _numpy(norm.weight), norm.eps, _weights(spelling.head), classes, _weights(spelling.back)
+    )
+
+
+def _weights(linear: nn.Module) -> Matrices:
+    assert isinstance(linear, CompiledLinear)
+    matrices: Matrices = linear.kept.weights
+    return matrices
+
+
+def _caches(state: TransformerState) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    return state.position, [cache.keys for cache in state.layers], [cache.values for cache in state.layers]
 
 
 class CompiledDepth(nn.Module):

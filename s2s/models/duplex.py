@@ -132,6 +132,7 @@ class DuplexModel(nn.Module):
         if config.plan_tokens:
             self.plan = Plan(width, config.layout.stream(AGENT_TEXT).vocab_size, config.plan_tokens)
         self.backbone = Transformer(config.backbone)
+        self.thinks: nn.Module | None = None  # in place of all of `forward`, one step at a time
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
         if config.wording_layer:
@@ -179,6 +180,9 @@ class DuplexModel(nn.Module):
         """
         if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
             raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
+        if self.thinks is not None:
+            thought: Tensor = self.thinks(grid, state)
+            return thought
         parts = []
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.cpu import _is_avx2_supported
 
 from s2s.models.step import DuplexState, DuplexStep, StepOut
-from s2s.nn.packed import Kernels, for_live
+from s2s.nn.packed import for_live
 from s2s.nn.sampling import Controls
 from s2s.streaming import State, clone, leaves, map_leaves
 
@@ -66,13 +66,14 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
     """The same step on modules for inference only, with 8-bit products if wanted."""
     if not isinstance(step.codec, nn.Module):
         raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
-    kernels: Kernels = {}
-    if int8 and _is_avx2_supported():
-        from s2s.models.compiled import COMPILED  # takes numba with it
+    if not int8 or not _is_avx2_supported():
+        return step.on(for_live(step.codec, int8), for_live(step.model, int8))
+    from s2s.models.compiled import COMPILED, CompiledBackbone  # take numba with them
 
-        kernels = COMPILED
+    codec, model = for_live(step.codec, int8, COMPILED), for_live(step.model, int8, COMPILED)
+    model.thinks = CompiledBackbone(model)
     # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
-    return step.on(for_live(step.codec, int8, kernels), for_live(step.model, int8, kernels))
+    return step.on(codec, model)
 
 
 def values_of(controls: Controls) -> Values:
