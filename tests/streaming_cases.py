@@ -445,7 +445,7 @@ CASES = [
     live("scripted step", ScriptedStep, scripted_step),
 ]
 if _is_avx2_supported():
-    from s2s.models.compiled import CompiledBlocks, CompiledTransformer
+    from s2s.models.compiled import CompiledBlocks, CompiledDecoder, CompiledEncoder, CompiledTransformer
 
     CASES += [
         Case(
@@ -455,6 +455,24 @@ if _is_avx2_supported():
             vectors(16),
             run_compiled,
             ticks=True,
+            gradient=False,
+        ),
+        Case(
+            "compiled encoder",
+            (CompiledEncoder,),
+            lambda: compiled(SpectralEncoder(tiny_codec_config(SMALL_SPEC))),
+            samples(SIZE),
+            run_compiled,
+            unit=SIZE,
+            gradient=False,
+        ),
+        Case(
+            "compiled decoder",
+            (CompiledDecoder,),
+            lambda: compiled(SpectralDecoder(tiny_codec_config(SMALL_SPEC))),
+            vectors(6),
+            run_compiled,
+            out_unit=SIZE,
             gradient=False,
         ),
         Case(

@@ -85,6 +85,22 @@ class DecoderState:
     tail: Tensor
 
 
+def windows_of(wav: Tensor, state: EncoderState | None, config: SpectralCodecConfig) -> Tensor:
+    """The samples that each new hop is seen with, wav [B, N] -> [B, N / hop_size, analysis_window]."""
+    if state is None:
+        wav = F.pad(wav, (config.analysis_window - config.hop_size, 0))
+    else:
+        wav = torch.cat([state.samples, wav], dim=-1)
+        state.samples.copy_(wav[:, wav.shape[-1] - state.samples.shape[-1] :].detach())
+    return wav.unfold(-1, config.analysis_window, config.hop_size)
+
+
+def spectrum_of(x: Tensor) -> Tensor:
+    """Logarithms of magnitudes and phases side by side [..., 2 F] -> complex [..., F]."""
+    magnitude, phase = at_least_float32(x).chunk(2, dim=-1)
+    return torch.polar(torch.exp(magnitude.clamp(max=6.0)), phase)
+
+
 class SpectralEncoder(nn.Module):
     """wav [B, N] -> latent vectors [B, T, code_dim]."""
 
@@ -124,13 +140,7 @@ class SpectralEncoder(nn.Module):
 
     def _log_mel(self, wav: Tensor, state: EncoderState | None) -> Tensor:
         """Features of roughly unit size, [B, N] -> [B, N / hop_size, num_mels]."""
-        c = self.config
-        if state is None:
-            wav = F.pad(wav, (c.analysis_window - c.hop_size, 0))
-        else:
-            wav = torch.cat([state.samples, wav], dim=-1)
-            state.samples.copy_(wav[:, wav.shape[-1] - state.samples.shape[-1] :].detach())
-        windows = wav.unfold(-1, c.analysis_window, c.hop_size) * self.window
+        windows = windows_of(wav, state, self.config) * self.window
         spectrum = torch.view_as_real(torch.fft.rfft(windows))
         # The library's abs guards against overflow, at three times the cost.
         magnitudes = spectrum.square().sum(dim=-1).sqrt()
@@ -170,8 +180,7 @@ class SpectralDecoder(nn.Module):
         x = self.frame_blocks(x, state and state.frame_blocks)
         x = self.up(x).unflatten(-1, (self.hops_per_frame, -1)).flatten(1, 2)
         x = self.hop_blocks(x, state and state.hop_blocks)
-        magnitude, phase = at_least_float32(self.head(self.norm(x))).chunk(2, dim=-1)
-        return self._overlap_add(torch.polar(torch.exp(magnitude.clamp(max=6.0)), phase), state)
+        return self._overlap_add(spectrum_of(self.head(self.norm(x))), state)
 
     def _overlap_add(self, spectrum: Tensor, state: DecoderState | None) -> Tensor:
         """Spectra [B, hops, F] -> [B, hops * hop]: all but the first hop of each window waits for the next ones."""

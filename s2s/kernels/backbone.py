@@ -8,7 +8,7 @@ import numpy as np
 
 from s2s.kernels import transformer
 from s2s.kernels.functions import rms_norm, softmax
-from s2s.kernels.products import Matrices, compiled, product
+from s2s.kernels.products import ONLY, Matrices, compiled, product
 
 _layers = transformer.run
 
@@ -29,9 +29,8 @@ class Table(NamedTuple):
 
 
 class Spelled(NamedTuple):
-    """What is heard behind the first `after` layers, 0: nowhere; `classes` of the outputs of its head are some."""
+    """What is heard between two layers; `classes` of the outputs of its head are some, 0: nothing is heard."""
 
-    after: int
     norm: Any
     epsilon: float
     head: Matrices
@@ -42,13 +41,15 @@ class Spelled(NamedTuple):
 class Backbone(NamedTuple):
     """The weights. tables: of all streams; mixes: what makes one vector of the rows of each stream of several.
 
-    spelled: in the order of their layers; norm: of the end.
+    spelled: behind the first bounds[1] and bounds[2] of the layers; bounds begin with 0 and end with the number of all;
+    norm: of the end.
     """
 
     tables: tuple[Table, ...]
     mixes: tuple[Matrices, ...]
     layers: transformer.Layers
     spelled: tuple[Spelled, Spelled]
+    bounds: Any
     norm: Any
 
 
@@ -77,7 +78,7 @@ def _read(ids: Any, backbone: Backbone, x: Any) -> None:
         if table.rows > 1:
             mix = backbone.mixes[several]
             mixed = np.empty((len(x), mix.scales.shape[1]), np.float32)
-            product(beside, mix, 0, mixed)
+            product(beside, mix, ONLY, mixed)
             x += mixed[:, : x.shape[1]]
             several += 1
         else:
@@ -92,10 +93,10 @@ def spell(x: Any, spelled: Spelled) -> None:
     heard = np.empty((rows, spelled.head.scales.shape[1]), np.float32)
     back = np.empty((rows, spelled.back.scales.shape[1]), np.float32)
     rms_norm(x, spelled.norm, spelled.epsilon, normed)
-    product(normed, spelled.head, 0, heard)
+    product(normed, spelled.head, ONLY, heard)
     for b in range(rows):
         softmax(heard[b], spelled.classes, 1.0)
-    product(heard, spelled.back, 0, back)  # behind the classes there are zeros
+    product(heard, spelled.back, ONLY, back)  # behind the classes there are zeros
     for b in range(rows):
         total = np.float32(0)
         for i in range(width):
@@ -111,13 +112,10 @@ def run(ids: Any, position: Any, keys: Any, values: Any, backbone: Backbone, bas
     layers = backbone.layers
     x = np.empty((len(ids), layers.attention_norm.shape[1]), np.float32)
     _read(ids, backbone, x)
-    first = 0
-    for spelled in backbone.spelled:
-        if spelled.after:
-            _layers(x, position, keys, values, layers, first, spelled.after, base)
-            spell(x, spelled)
-            first = spelled.after
-    _layers(x, position, keys, values, layers, first, len(keys), base)
+    for part in range(3):
+        _layers(x, position, keys, values, layers, backbone.bounds[part], backbone.bounds[part + 1], base)
+        if part < 2 and backbone.spelled[part].classes:
+            spell(x, backbone.spelled[part])
     out = np.empty_like(x)
     rms_norm(x, backbone.norm, layers.epsilon, out)
     return out

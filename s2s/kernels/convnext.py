@@ -24,17 +24,17 @@ class Blocks(NamedTuple):
 
 @compiled
 def run(x: Any, contexts: Any, blocks: Blocks) -> None:
-    """x [B, T, C] goes through all blocks in place; contexts: the last inputs [B, kernel - 1, C] of each, updated."""
+    """x [B, T, C] goes through all blocks in place; contexts: the last inputs of each [B, N, kernel - 1, C]."""
     rows, steps, width = x.shape
-    left = contexts[0].shape[1]
+    left = contexts.shape[2]
     seen = np.empty((left + steps, width), np.float32)
     y = np.empty((rows * steps, width), np.float32)
     wide = np.empty((rows * steps, blocks.expand.scales.shape[1]), np.float32)
     out = np.empty((rows * steps, blocks.contract.scales.shape[1]), np.float32)
-    for i in range(len(contexts)):
+    for i in range(contexts.shape[1]):
         for row in range(rows):
-            seen[:left], seen[left:] = contexts[i][row], x[row]
-            contexts[i][row] = seen[steps:]
+            seen[:left], seen[left:] = contexts[row, i], x[row]
+            contexts[row, i] = seen[steps:]
             for step in range(steps):
                 at = row * steps + step
                 for c in range(width):

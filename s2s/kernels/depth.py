@@ -7,22 +7,49 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s2s.kernels.functions import exp, rms_norm
-from s2s.kernels.products import Matrices, compiled, product
+from s2s.kernels.products import ONLY, Matrices, compiled, product
 from s2s.kernels.transformer import Layers, attend, feed_forward
 
 
 class Depth(NamedTuple):
     """The weights: `layers` has matrices layer by layer and within a layer codebook by codebook, norms per layer.
 
+    condition: what each codebook is told of the step, beside its `place` [K, D].
     codes [(K - 1) * table_size, W]; from_code and heads: one matrix per codebook, from_code for all but the first one.
     Where codebooks share a matrix there is one instead of K.
     """
 
+    condition: Matrices
+    place: Any
     codes: Any
     from_code: Matrices
     layers: Layers
     norm: Any
     heads: Matrices
+
+
+@compiled
+def kth_largest(values: Any, k: int) -> Any:
+    """The k-th largest of values [N], which change places. The library's own takes eight seconds to compile."""
+    low, high, at = 0, len(values) - 1, k - 1
+    while low < high:
+        pivot, i, j = values[(low + high) // 2], low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if at <= j:
+            high = j
+        elif at >= i:
+            low = i
+        else:
+            break
+    return values[at]
 
 
 @compiled
@@ -36,7 +63,7 @@ def draw_token(logits: Any, temperature: float, top_k: int, draw: float) -> int:
         return best
     most, least = logits[best], np.float32(-np.inf)
     if 1 <= top_k < size:
-        least = np.partition(logits, size - top_k)[size - top_k]
+        least = kth_largest(logits.copy(), top_k)
     inverse, total = np.float32(1 / max(temperature, 1e-4)), 0.0
     for i in range(size):
         logits[i] = exp((logits[i] - most) * inverse) if logits[i] >= least else np.float32(0)
@@ -52,7 +79,7 @@ def draw_token(logits: Any, temperature: float, top_k: int, draw: float) -> int:
 
 @compiled
 def run(
-    inputs: Any,
+    hidden: Any,
     depth: Depth,
     heads: int,
     vocab: int,
@@ -62,8 +89,8 @@ def run(
     draws: Any,
     forced: Any,
 ) -> Any:
-    """inputs [B, K, D], draws and forced [B, K], temperature and top_k [B] -> codes [B, K]."""
-    rows, count, width = inputs.shape
+    """hidden [B, W], draws and forced [B, K], temperature and top_k [B] -> codes [B, K]."""
+    rows, (count, width) = len(hidden), depth.place.shape
     layers, head_dim, epsilon = depth.layers, width // heads, depth.layers.epsilon
     num_layers = len(layers.attention_norm)
     per_step = len(layers.qkv.scales) // num_layers
@@ -77,10 +104,12 @@ def run(
     added = np.empty((rows, depth.from_code.scales.shape[1]), np.float32)
     qkv = np.empty((rows, layers.qkv.scales.shape[1]), np.float32)
     out = np.empty((rows, layers.out.scales.shape[1]), np.float32)
+    told = np.empty((rows, depth.condition.scales.shape[1]), np.float32)
+    product(hidden, depth.condition, ONLY, told)
     logits = np.empty((rows, depth.heads.scales.shape[1]), np.float32)
     codes = np.empty((rows, count), np.int64)
     for k in range(count):
-        x[:] = inputs[:, k]
+        x[:] = told[:, :width] + depth.place[k]
         if k:
             for row in range(rows):
                 code[row] = depth.codes[codes[row, k - 1] + (k - 1) * table_size]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2s.kernels import backbone, convnext, depth, quantizer, transformer
-from s2s.kernels.products import Matrices, product
+from s2s.kernels import backbone, convnext, depth, quantizer, spectral, talker, transformer
+from s2s.kernels.products import ONLY, Matrices, product
 
 _KEPT: dict[int, Any] = {}
 _NUMBERS = itertools.count()
@@ -47,28 +47,36 @@ def _search(x: Tensor, number: int) -> Tensor:
 def _linear(x: Tensor, size: int, number: int) -> Tensor:
     matrices: Matrices = _KEPT[number]
     out = np.empty((len(x), matrices.scales.shape[1]), np.float32)
-    product(_array(x), matrices, 0, out)
+    product(_array(x), matrices, ONLY, out)
     return torch.from_numpy(out[:, :size])
 
 
-def _layers(
-    x: Tensor, position: Tensor, keys: list[Tensor], values: list[Tensor], base: float, number: int
-) -> Tensor:
+def _layers(x: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: float, number: int) -> Tensor:
     out = x.detach().clone(memory_format=torch.contiguous_format)
-    caches = (tuple(key.numpy() for key in keys), tuple(value.numpy() for value in values))
-    transformer.run(out.numpy(), position.numpy(), *caches, _KEPT[number], 0, len(keys), base)
+    count = keys.shape[1]
+    transformer.run(out.numpy(), position.numpy(), keys.numpy(), values.numpy(), _KEPT[number], 0, count, base)
     return out
 
 
-def _think(
-    ids: Tensor, position: Tensor, keys: list[Tensor], values: list[Tensor], base: float, number: int
-) -> Tensor:
-    caches = (tuple(key.numpy() for key in keys), tuple(value.numpy() for value in values))
+def _think(ids: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: float, number: int) -> Tensor:
+    caches = keys.numpy(), values.numpy()
     return torch.from_numpy(backbone.run(_array(ids), position.numpy(), *caches, _KEPT[number], base))
 
 
+def _talk(
+    text: Tensor, codes: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: float, number: int
+) -> Tensor:
+    caches = keys.numpy(), values.numpy()
+    out = talker.talk(_array(text), _array(codes), position.numpy(), *caches, _KEPT[number], base)
+    return torch.from_numpy(out)
+
+
+def _ask(hidden: Tensor, said: Tensor, last: Tensor, number: int) -> Tensor:
+    return torch.from_numpy(talker.ask(_array(hidden), _array(said), _array(last), _KEPT[number]))
+
+
 def _depth(
-    inputs: Tensor,
+    hidden: Tensor,
     temperature: Tensor,
     top_k: Tensor,
     draws: Tensor,
@@ -80,26 +88,43 @@ def _depth(
 ) -> Tensor:
     tensors = (temperature, top_k, draws, forced)
     arrays = (_array(tensor) for tensor in tensors)
-    return torch.from_numpy(depth.run(_array(inputs), _KEPT[number], heads, vocab, table_size, *arrays))
+    return torch.from_numpy(depth.run(_array(hidden), _KEPT[number], heads, vocab, table_size, *arrays))
 
 
-def _blocks(x: Tensor, contexts: list[Tensor], number: int) -> Tensor:
+def _blocks(x: Tensor, contexts: Tensor, number: int) -> Tensor:
     out = x.detach().clone(memory_format=torch.contiguous_format)
-    convnext.run(out.numpy(), tuple(context.numpy() for context in contexts), _KEPT[number])
+    convnext.run(out.numpy(), contexts.numpy(), _KEPT[number])
     return out
+
+
+def _encode(spectrum: Tensor, hops: Tensor, down: Tensor, frames: Tensor, number: int) -> Tensor:
+    contexts = hops.numpy(), down.numpy(), frames.numpy()
+    return torch.from_numpy(spectral.encode(_array(spectrum), *contexts, _KEPT[number]))
+
+
+def _decode(vectors: Tensor, frames: Tensor, hops: Tensor, number: int) -> Tensor:
+    return torch.from_numpy(spectral.decode(_array(vectors), frames.numpy(), hops.numpy(), _KEPT[number]))
+
+
+def _overlap(windows: Tensor, shape: Tensor, tail: Tensor) -> Tensor:
+    return torch.from_numpy(spectral.overlap(_array(windows), shape.numpy(), tail.numpy()))
 
 
 _LIBRARY = torch.library.Library("s2s", "DEF")
 for _schema, _function in {
     "search(Tensor x, int number) -> Tensor": _search,
     "linear(Tensor x, int size, int number) -> Tensor": _linear,
-    "layers(Tensor x, Tensor position, Tensor(a!)[] keys, Tensor(b!)[] values, float base, int number)"
-    " -> Tensor": _layers,
-    "think(Tensor ids, Tensor position, Tensor(a!)[] keys, Tensor(b!)[] values, float base, int number)"
-    " -> Tensor": _think,
-    "depth(Tensor inputs, Tensor temperature, Tensor top_k, Tensor draws, Tensor forced, int heads, int vocab,"
+    "layers(Tensor x, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _layers,
+    "think(Tensor ids, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _think,
+    "talk(Tensor text, Tensor codes, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number)"
+    " -> Tensor": _talk,
+    "ask(Tensor hidden, Tensor said, Tensor last, int number) -> Tensor": _ask,
+    "depth(Tensor hidden, Tensor temperature, Tensor top_k, Tensor draws, Tensor forced, int heads, int vocab,"
     " int table_size, int number) -> Tensor": _depth,
-    "blocks(Tensor x, Tensor(a!)[] contexts, int number) -> Tensor": _blocks,
+    "encode(Tensor spectrum, Tensor(a!) hops, Tensor(b!) down, Tensor(c!) frames, int number) -> Tensor": _encode,
+    "decode(Tensor vectors, Tensor(a!) frames, Tensor(b!) hops, int number) -> Tensor": _decode,
+    "overlap(Tensor windows, Tensor shape, Tensor(a!) tail) -> Tensor": _overlap,
+    "blocks(Tensor x, Tensor(a!) contexts, int number) -> Tensor": _blocks,
 }.items():
     _LIBRARY.define(_schema)
     _LIBRARY.impl(_schema[: _schema.index("(")], _function, "CPU")

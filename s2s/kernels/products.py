@@ -71,6 +71,10 @@ class Matrices(NamedTuple):
     biases: Any
 
 
+ONLY = np.int64(0)
+"""The number of a single matrix. A plain 0 is a type of its own, for which all would be compiled once more."""
+
+
 def pack(matrices: NDArray[np.float32], biases: NDArray[np.float32] | None = None) -> Matrices:
     """Matrices [N, O, I] and biases [N, O], rounded so that the largest weight of an output becomes 127."""
     count, rows, columns = matrices.shape

@@ -66,10 +66,10 @@ def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: in
 
     Args:
         position: steps seen so far [B].
-        keys, values: a ring cache [B, G, E, W] per layer; position p lies in slot p mod W.
+        keys, values: ring caches [B, N, G, E, W]; position p lies in slot p mod W.
     """
     rows, width = x.shape
-    _, groups, head_dim, window = keys[0].shape
+    _, _, groups, head_dim, window = keys.shape
     half = head_dim // 2
     cos, sin = np.empty((rows, half), np.float32), np.empty((rows, half), np.float32)
     for row in range(rows):
@@ -91,10 +91,10 @@ def run(x: Any, position: Any, keys: Any, values: Any, layers: Layers, first: in
             slot = position[row] % window
             for group in range(groups):
                 at = width + group * head_dim
-                keys[layer][row, group, :, slot] = qkv[row, at : at + head_dim]
+                keys[row, layer, group, :, slot] = qkv[row, at : at + head_dim]
                 at += groups * head_dim
-                values[layer][row, group, :, slot] = qkv[row, at : at + head_dim]
-            attend(qkv[row], keys[layer][row], values[layer][row], min(position[row] + 1, window), read[row])
+                values[row, layer, group, :, slot] = qkv[row, at : at + head_dim]
+            attend(qkv[row], keys[row, layer], values[row, layer], min(position[row] + 1, window), read[row])
         product(read, layers.out, layer, out)
         x += out[:, :width]
         feed_forward(x, layers, layer, layer)

@@ -90,7 +90,7 @@ class Ahead:
         which = which - which.amax(dim=1, keepdim=True) + tokens.amax(dim=1, keepdim=True)
         if clock is not None:
             due = clock.due(which.argmax(dim=1), state.left == REPLY_STEPS) | (state.left == 1)
-            left_to_chance = logits.float().logsumexp(dim=1) - silence.float().logsumexp(dim=1)
+            left_to_chance = -logits.float().softmax(dim=1)[:, size:].sum(dim=1).clamp(min=1e-30).log()
             state.doubt.copy_(torch.where(stands, 0.0, DOUBT_KEPT * state.doubt + left_to_chance))
             certain = stands * torch.where(due, -CERTAIN, CERTAIN) - CERTAIN * (state.doubt > DOUBT)
             silence = silence + certain[:, None]

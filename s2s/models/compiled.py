@@ -5,7 +5,8 @@ They give every row the same bits alone and beside any others. Importing this ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s2s.codec.rvq import ResidualVectorQuantizer, embed
-from s2s.kernels import backbone, convnext, depth, transformer
+from s2s.codec.spectral import (
+    DecoderState,
+    EncoderState,
+    SpectralDecoder,
+    SpectralEncoder,
+    spectrum_of,
+    windows_of,
+)
+from s2s.kernels import backbone, convnext, depth, spectral, talker, transformer
 from s2s.kernels.operations import Kept
 from s2s.kernels.products import Matrices, pack
 from s2s.models.depth import DepthLayer, DepthTransformer, SteppedLinear
 from s2s.models.duplex import AudioEmbedding, DuplexModel
+from s2s.models.plan import Plan
 from s2s.models.spelling import Spelling
 from s2s.nn.attention import KVCache
 from s2s.nn.conv import CausalConv1d, ConvNeXtBlock, ConvNeXtBlocks, ConvState
-from s2s.nn.packed import Kernels
+from s2s.nn.packed import Kernels, for_live
 from s2s.nn.sampling import Controls
 from s2s.nn.transformer import Transformer, TransformerLayer, TransformerState
+from s2s.streams import AGENT_TEXT
 
 
 class CompiledLinear(nn.Module):
@@ -63,9 +74,10 @@ class CompiledTransformer(nn.Module):
 
     def init_state(self, rows: int) -> TransformerState:
         c = self.config
-        shape = (rows, c.num_kv_heads, c.width // c.num_heads, c.window)  # one feature of all slots after the other
-        layers = [KVCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(c.num_layers)]
-        return TransformerState(torch.zeros(rows, dtype=torch.long), layers)
+        # All layers in one, which takes less to hand over, and a feature of all slots at a time, as they are read.
+        shape = (rows, c.num_layers, c.num_kv_heads, c.width // c.num_heads, c.window)
+        cache = KVCache(torch.zeros(shape), torch.zeros(shape))
+        return TransformerState(torch.zeros(rows, dtype=torch.long), [cache])
 
     def forward(self, x: Tensor, state: TransformerState) -> Tensor:
         """x [B, 1, D] -> [B, 1, D]."""
@@ -88,16 +100,19 @@ class CompiledBackbone(nn.Module):
             if isinstance(embedding, AudioEmbedding):
                 mixes.append(_weights(embedding.out))
                 embedding = embedding.codes
+            assert isinstance(embedding, nn.Embedding)
             values, unread = _numpy(embedding.weight), stream.name in c.unread
             tables.append(backbone.Table(first, stream.num_rows, stream.vocab_size, unread, stream.table_size, values))
-        spelled = (_spelled(model.spelling, c.spelling_layer), _spelled(model.wording, c.wording_layer))
+        places = [(c.spelling_layer, model.spelling), (c.wording_layer, model.wording)]
+        (first, earlier), (second, later) = sorted(places, key=lambda place: place[0])
         layers: transformer.Layers = transformer_.kept.weights
         self.kept = Kept(
             backbone.Backbone(
                 tuple(tables),
                 tuple(mixes),
                 layers,
-                tuple(sorted(spelled, key=lambda each: each.after)),
+                (_spelled(earlier), _spelled(later)),
+                np.array([0, first, second, c.backbone.num_layers]),
                 _numpy(transformer_.norm.weight),
             )
         )
@@ -110,14 +125,60 @@ class CompiledBackbone(nn.Module):
         return hidden[:, None]
 
 
-def _spelled(spelling: Spelling | None, after: int) -> backbone.Spelled:
+class CompiledTalker(nn.Module):
+    """What a `DuplexModel` of compiled modules makes of the agent's words and codes in one step."""
+
+    def __init__(self, model: DuplexModel):
+        super().__init__()
+        assert model.talker is not None and model.audio_stream is not None
+        transformer_, sound = model.talker.transformer, model.embeddings[model.audio_stream.name]
+        words = model.embeddings[AGENT_TEXT]
+        assert isinstance(transformer_, CompiledTransformer)
+        assert isinstance(words, nn.Embedding) and isinstance(sound, AudioEmbedding)
+        self.kept = Kept(
+            talker.Talker(
+                _numpy(words.weight),
+                _numpy(sound.codes.weight),
+                sound.table_size,
+                _weights(sound.out),
+                _weights(model.talker.words),
+                _weights(model.talker.sound),
+                transformer_.kept.weights,
+                _numpy(transformer_.norm.weight),
+            )
+        )
+        self.base = transformer_.config.rope_base
+
+    def forward(self, text: Tensor, codes: Tensor, state: TransformerState) -> Tensor:
+        """text [B, 1], codes [B, K, 1] -> [B, 1, W]."""
+        caches = _caches(state)
+        voice: Tensor = torch.ops.s2s.talk(text[:, 0], codes[..., 0], *caches, self.base, self.kept.number)
+        state.position += 1
+        return voice[:, None]
+
+
+class CompiledPlan(Plan):
+    """A `Plan` of one step."""
+
+    def __init__(self, exact: Plan):
+        nn.Module.__init__(self)  # with none of a plan's own weights
+        self.width, self.vocab_size = exact.width, exact.vocab_size
+        self.num_tokens, self.reach = exact.num_tokens, exact.reach
+        self.out: nn.Module = CompiledLinear(exact.out.weight)
+        inputs = pack(_stack((exact.begun.weight, exact.last.weight)))
+        self.kept = Kept(talker.Plan(inputs, _numpy(exact.place.weight), _weights(self.out)))
+
+    def forward(self, hidden: Tensor, said: Tensor, last: Tensor) -> Tensor:
+        asked: Tensor = torch.ops.s2s.ask(hidden, said, last, self.kept.number)
+        return asked
+
+
+def _spelled(spelling: Spelling | None) -> backbone.Spelled:
     if spelling is None:
         none = pack(np.zeros((1, 1, 1), np.float32))
-        return backbone.Spelled(0, np.zeros(1, np.float32), 0.0, none, 0, none)
+        return backbone.Spelled(np.zeros(1, np.float32), 0.0, none, 0, none)
     classes, norm = spelling.head.out_features, spelling.norm
-    return backbone.Spelled(
-        after, _numpy(norm.weight), norm.eps, _weights(spelling.head), classes, _weights(spelling.back)
-    )
+    return backbone.Spelled(_numpy(norm.weight), norm.eps, _weights(spelling.head), classes, _weights(spelling.back))
 
 
 def _weights(linear: nn.Module) -> Matrices:
@@ -126,8 +187,8 @@ def _weights(linear: nn.Module) -> Matrices:
     return matrices
 
 
-def _caches(state: TransformerState) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    return state.position, [cache.keys for cache in state.layers], [cache.values for cache in state.layers]
+def _caches(state: TransformerState) -> tuple[Tensor, Tensor, Tensor]:
+    return state.position, state.layers[0].keys, state.layers[0].values
 
 
 class CompiledDepth(nn.Module):
@@ -138,6 +199,8 @@ class CompiledDepth(nn.Module):
         self.num_codebooks, self.table_size, self.heads = exact.num_codebooks, exact.table_size, exact.config.num_heads
         layers = [layer for layer in exact.layers if isinstance(layer, DepthLayer)]
         weights = depth.Depth(
+            _packed(exact.condition),
+            _numpy(exact.place),
             _numpy(exact.codes.weight),
             pack(_numpy(exact.from_code.weight)),
             transformer.Layers(
@@ -154,12 +217,9 @@ class CompiledDepth(nn.Module):
             pack(_numpy(exact.heads.weight)),
         )
         self.kept, self.vocab = Kept(weights), exact.heads.weight.shape[1]
-        self.condition = CompiledLinear(exact.condition.weight)
-        self.register_buffer("place", exact.place.detach().clone(), persistent=False)
 
     def sample(self, hidden: Tensor, controls: Controls | None, draws: Tensor, forced: Tensor | None = None) -> Tensor:
         """As `DepthTransformer.sample`."""
-        inputs = self.condition(hidden)[:, None] + self.place
         if controls is None:
             temperature, top_k = hidden.new_zeros(len(hidden)), draws.new_zeros(len(hidden), dtype=torch.long)
         else:
@@ -167,7 +227,7 @@ class CompiledDepth(nn.Module):
         if forced is None:
             forced = torch.full(draws.shape, -1)
         numbers = (self.heads, self.vocab, self.table_size, self.kept.number)
-        codes: Tensor = torch.ops.s2s.depth(inputs, temperature, top_k, draws.double(), forced, *numbers)
+        codes: Tensor = torch.ops.s2s.depth(hidden, temperature, top_k, draws.double(), forced, *numbers)
         return codes
 
 
@@ -195,11 +255,96 @@ class CompiledBlocks(nn.Module):
         self.depth = len(blocks)
 
     def init_state(self, rows: int) -> list[ConvState]:
-        return [ConvState(torch.zeros(rows, *self.context)) for _ in range(self.depth)]
+        return [ConvState(torch.zeros(rows, self.depth, *self.context))]  # of all blocks in one
 
     def forward(self, x: Tensor, state: list[ConvState]) -> Tensor:
-        y: Tensor = torch.ops.s2s.blocks(x, [block.context for block in state], self.kept.number)
+        y: Tensor = torch.ops.s2s.blocks(x, state[0].context, self.kept.number)
         return y
+
+
+class CompiledEncoder(nn.Module):
+    """A `SpectralEncoder` on a few frames at a time."""
+
+    window: Tensor
+
+    def __init__(self, exact: SpectralEncoder):
+        super().__init__()
+        c = self.config = exact.config
+        self.hop_blocks, self.frame_blocks = CompiledBlocks(exact.hop_blocks), CompiledBlocks(exact.frame_blocks)
+        self.register_buffer("window", exact.window.clone(), persistent=False)
+        self.left, self.hop_width, conv = exact.down.left, c.hop_width, exact.down.conv
+        filters = _numpy(exact.filters)
+        used: NDArray[np.bool_] = np.greater(filters, 0)
+        bins = np.stack([used.argmax(axis=0), len(used) - used[::-1].argmax(axis=0)], axis=1)
+        self.kept = Kept(
+            spectral.Encoder(
+                filters,
+                np.where(used.any(axis=0)[:, None], bins, 0),
+                _packed(exact.embed),
+                self.hop_blocks.kept.weights,
+                pack(_numpy(conv.weight.transpose(1, 2).flatten(1))[None], _numpy(conv.bias)[None]),
+                exact.down.stride,
+                self.frame_blocks.kept.weights,
+                _numpy(exact.norm.weight),
+                _numpy(exact.norm.bias),
+                exact.norm.eps,
+                _packed(exact.out),
+                c.code_dim,
+            )
+        )
+
+    def init_state(self, rows: int) -> EncoderState:
+        return EncoderState(
+            torch.zeros(rows, self.config.analysis_window - self.config.hop_size),
+            self.hop_blocks.init_state(rows),
+            ConvState(torch.zeros(rows, self.left, self.hop_width)),
+            self.frame_blocks.init_state(rows),
+        )
+
+    def forward(self, wav: Tensor, state: EncoderState) -> Tensor:
+        """wav [B, N] -> latent vectors [B, T, code_dim]."""
+        windows = windows_of(wav, state, self.config) * self.window
+        spectrum = torch.view_as_real(torch.fft.rfft(windows))
+        contexts = state.hop_blocks[0].context, state.down.context, state.frame_blocks[0].context
+        vectors: Tensor = torch.ops.s2s.encode(spectrum, *contexts, self.kept.number)
+        return vectors
+
+
+class CompiledDecoder(nn.Module):
+    """A `SpectralDecoder` on a few frames at a time."""
+
+    window: Tensor
+
+    def __init__(self, exact: SpectralDecoder):
+        super().__init__()
+        self.frame_blocks, self.hop_blocks = CompiledBlocks(exact.frame_blocks), CompiledBlocks(exact.hop_blocks)
+        self.register_buffer("window", exact.window.clone(), persistent=False)
+        self.later = exact.config.synthesis_window - exact.config.decoder_hop
+        self.kept = Kept(
+            spectral.Decoder(
+                _packed(exact.embed),
+                self.frame_blocks.kept.weights,
+                _packed(exact.up),
+                exact.hops_per_frame,
+                self.hop_blocks.kept.weights,
+                _numpy(exact.norm.weight),
+                _numpy(exact.norm.bias),
+                exact.norm.eps,
+                _packed(exact.head),
+                exact.head.out_features,
+            )
+        )
+
+    def init_state(self, rows: int) -> DecoderState:
+        contexts = self.frame_blocks.init_state(rows), self.hop_blocks.init_state(rows)
+        return DecoderState(*contexts, torch.zeros(rows, self.later))
+
+    def forward(self, vectors: Tensor, state: DecoderState) -> Tensor:
+        """vectors [B, T, code_dim] -> wav [B, N]."""
+        contexts = state.frame_blocks[0].context, state.hop_blocks[0].context
+        spectrum = spectrum_of(torch.ops.s2s.decode(vectors, *contexts, self.kept.number))
+        wav: Tensor = torch.ops.s2s.overlap(torch.fft.irfft(spectrum), self.window, state.tail)
+        return wav
 
 
 class CompiledQuantizer(nn.Module):
@@ -231,15 +376,27 @@ def _dense(conv: CausalConv1d) -> CausalConv1d:
     return module
 
 
+def _coder(exact: SpectralEncoder | SpectralDecoder, kind: Callable[[Any], nn.Module]) -> nn.Module:
+    """As one kernel, if it has blocks in both places."""
+    return kind(exact) if len(exact.hop_blocks) and len(exact.frame_blocks) else for_live(exact, True, COMPILED)
+
+
 COMPILED: Kernels = {
     nn.Linear: lambda linear: CompiledLinear(linear.weight, linear.bias),
     CausalConv1d: _dense,
     ConvNeXtBlocks: lambda blocks: CompiledBlocks(blocks) if len(blocks) else blocks,
     ResidualVectorQuantizer: CompiledQuantizer,
+    Plan: CompiledPlan,
+    SpectralEncoder: lambda encoder: _coder(encoder, CompiledEncoder),
+    SpectralDecoder: lambda decoder: _coder(decoder, CompiledDecoder),
     Transformer: CompiledTransformer,
     DepthTransformer: CompiledDepth,
 }
 """What becomes of modules of these types in a live step."""
+
+
+def _packed(linear: nn.Linear) -> Matrices:
+    return pack(_numpy(linear.weight)[None], None if linear.bias is None else _numpy(linear.bias)[None])
 
 
 def _numpy(tensor: Tensor | None) -> NDArray[np.float32]:

@@ -133,6 +133,7 @@ class DuplexModel(nn.Module):
             self.plan = Plan(width, config.layout.stream(AGENT_TEXT).vocab_size, config.plan_tokens)
         self.backbone = Transformer(config.backbone)
         self.thinks: nn.Module | None = None  # in place of all of `forward`, one step at a time
+        self.talks: nn.Module | None = None  # in place of all of `talk`, one step at a time
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
         if config.wording_layer:
@@ -201,6 +202,9 @@ class DuplexModel(nn.Module):
         """What the talker makes of the agent's tokens of each step [B, S] and its codes of the step before [B, K, S],
         -> [B, S, W] for `depth`."""
         assert self.talker is not None and self.audio_stream is not None
+        if self.talks is not None and state is not None:
+            voice: Tensor = self.talks(text, codes, state.layers)
+            return voice
         words, sound = self.embeddings[AGENT_TEXT](text), self.embeddings[self.audio_stream.name](codes)
         out: Tensor = self.talker(words, sound, state)
         return out

@@ -68,10 +68,11 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
         raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
     if not int8 or not _is_avx2_supported():
         return step.on(for_live(step.codec, int8), for_live(step.model, int8))
-    from s2s.models.compiled import COMPILED, CompiledBackbone  # take numba with them
+    from s2s.models.compiled import COMPILED, CompiledBackbone, CompiledTalker  # take numba with them
 
     codec, model = for_live(step.codec, int8, COMPILED), for_live(step.model, int8, COMPILED)
     model.thinks = CompiledBackbone(model)
+    model.talks = None if model.talker is None else CompiledTalker(model)
     # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
     return step.on(codec, model)
 
@@ -105,10 +106,14 @@ def frozen(step: DuplexStep, work: Work, values: Values, state: DuplexState) -> 
         for _ in range(2):  # the first runs of a graph still optimise it
             graph(*arguments)
     given = list(values)
+    latest, tensors = state, leaves(state)
 
     def run(values: Values, state: DuplexState) -> Values:
+        nonlocal latest, tensors
+        if state is not latest:  # whose tensors stay the same for as long as it lives
+            latest, tensors = state, leaves(state)
         # `flat` holds the modules, whose weights a graph of kernels only has by number.
-        return dict(zip(flat.results, graph(*(values[name] for name in given), *leaves(state)), strict=True))
+        return dict(zip(flat.results, graph(*(values[name] for name in given), *tensors), strict=True))
 
     return run
 

@@ -3,6 +3,8 @@
 import copy
 import gc
 import warnings
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,19 +12,34 @@ from torch import Tensor, nn
 from torch.cpu import _is_avx2_supported
 
 from s2s.codec.rvq import ResidualVectorQuantizer
+from s2s.codec.spectral import SpectralDecoder, SpectralEncoder
 from s2s.models import traced
 from s2s.models.depth import DepthConfig, DepthTransformer
+from s2s.models.duplex import DuplexModel
+from s2s.models.plan import Plan
 from s2s.models.traced import live_step
 from s2s.nn.conv import CausalConv1d, ConvNeXtBlocks
+from s2s.nn.packed import for_live
 from s2s.nn.sampling import Controls, uniform_draws
 from s2s.nn.transformer import Transformer, TransformerConfig
-from tests.tiny import SMALL_SPEC, same_controls, stirred, tiny_step
+from s2s.streams import dialogue_layout
+from tests.tiny import SMALL_SPEC, same_controls, stirred, tiny_codec_config, tiny_model_config, tiny_step
 
 if not _is_avx2_supported():
     pytest.skip("this processor has no AVX2", allow_module_level=True)
 
 from s2s.kernels import operations
-from s2s.models.compiled import COMPILED, CompiledBlocks, CompiledDepth, CompiledLinear, CompiledTransformer
+from s2s.models.compiled import (
+    COMPILED,
+    CompiledBackbone,
+    CompiledBlocks,
+    CompiledDecoder,
+    CompiledDepth,
+    CompiledEncoder,
+    CompiledLinear,
+    CompiledTalker,
+    CompiledTransformer,
+)
 
 
 def assert_near(found: Tensor, exact: Tensor, share: float = 0.03) -> None:
@@ -35,16 +52,78 @@ def assert_near(found: Tensor, exact: Tensor, share: float = 0.03) -> None:
 def test_a_transformer(num_heads: int, num_kv_heads: int) -> None:
     exact = stirred(Transformer(TransformerConfig(24, 3, num_heads, num_kv_heads, hidden=40, window=5))).eval()
     compiled = CompiledTransformer(exact)
-    expected_state, state, noted = exact.init_state(3), compiled.init_state(3), []
-    after = {2: lambda x: noted.append(x) or 2 * x}  # type: ignore[func-returns-value]
+    expected_state, state = exact.init_state(3), compiled.init_state(3)
     for at in range(12):  # beyond the window
         x = torch.randn(3, 1, 24)
-        assert_near(compiled(x, state, after), exact(x, expected_state, after))
+        assert_near(compiled(x, state), exact(x, expected_state))
         assert state.position.tolist() == [at + 1] * 3
-        assert_near(*noted[-2:])
-    for ours, theirs in zip(state.layers, expected_state.layers, strict=True):
-        assert_near(ours.keys, theirs.keys)
-        assert_near(ours.values, theirs.values)
+    for layer, theirs in enumerate(expected_state.layers):
+        assert_near(state.layers[0].keys[:, layer].transpose(-1, -2), theirs.keys)
+        assert_near(state.layers[0].values[:, layer].transpose(-1, -2), theirs.values)
+
+
+LAYOUT = dialogue_layout(3, 11, 19)
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "spelling": {"spelling_layer": 1},
+    "wording, and the transcript not read": {"wording_layer": 2, "unread": ("user_text",)},
+    "both, and nothing said read but the agent's text": {
+        "spelling_layer": 1,
+        "wording_layer": 2,
+        "unread": ("user_text", "agent"),
+    },
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_model_thinks_and_how_it_talks(kind: str) -> None:
+    exact = stirred(DuplexModel(replace(tiny_model_config(LAYOUT, talker=True), **KINDS[kind])))
+    live = for_live(exact, True, COMPILED)
+    thinks, talks = CompiledBackbone(live), CompiledTalker(live)
+    expected_state, state = exact.init_state(3), live.init_state(3)
+    assert exact.talker is not None and live.talker is not None
+    expected_talk, talk = exact.talker.init_state(3), live.talker.init_state(3)
+    sizes = [stream.table_size for stream in LAYOUT.streams for _ in stream.delays]
+    for at in range(9):  # beyond the window
+        grid = torch.stack([torch.randint(size, (3, 1)) for size in sizes], dim=1)
+        grid[0] = torch.tensor(sizes)[:, None] - (2 if at % 2 else 1)  # START and PAD everywhere
+        assert_near(thinks(grid, state), exact(grid, expected_state), 0.05)
+        text, codes = (grid[:, LAYOUT.rows(name)] for name in ("agent_text", "agent"))
+        assert_near(talks(text[:, 0], codes, talk.layers), exact.talk(text[:, 0], codes, expected_talk), 0.05)
+        assert state.position.tolist() == talk.layers.position.tolist() == [at + 1] * 3
+
+
+@torch.no_grad()
+def test_a_plan() -> None:
+    exact = stirred(Plan(24, 19, 4))
+    compiled = COMPILED[Plan](exact)
+    hidden, last, said = torch.randn(5, 24), torch.randn(5, 24), torch.tensor([0, 1, 2, 3, 3])
+    found = compiled(hidden, said, last)
+    assert_near(found - hidden, exact(hidden, said, last) - hidden, 0.05)
+    assert not list(compiled.parameters())
+
+
+@torch.no_grad()
+def test_an_encoder_and_a_decoder() -> None:
+    config = replace(tiny_codec_config(SMALL_SPEC), hop_depth=2, decoder_frame_depth=2)
+    encoder, decoder = stirred(SpectralEncoder(config)), stirred(SpectralDecoder(config))
+    encodes, decodes = COMPILED[SpectralEncoder](encoder), COMPILED[SpectralDecoder](decoder)
+    assert isinstance(encodes, CompiledEncoder) and isinstance(decodes, CompiledDecoder)
+    states = [module.init_state(2) for module in (encodes, encoder, decodes, decoder)]
+    for frames in (1, 3, 1):
+        wav = torch.randn(2, frames * SMALL_SPEC.frame_size)
+        wav[0, ::3] = 0
+        vectors = encoder(wav, states[1])
+        assert_near(encodes(wav, states[0]), vectors, 0.05)
+        assert_near(decodes(vectors, states[2]), decoder(vectors, states[3]), 0.05)
+
+
+def test_an_encoder_without_blocks_is_made_of_other_kernels() -> None:
+    exact = stirred(SpectralEncoder(replace(tiny_codec_config(SMALL_SPEC), hop_depth=0)))
+    compiled, wav = COMPILED[SpectralEncoder](exact), torch.randn(2, SMALL_SPEC.frame_size)
+    assert not isinstance(compiled, CompiledEncoder) and isinstance(compiled.embed, CompiledLinear)  # type: ignore[unreachable]
+    assert_near(compiled(wav, compiled.init_state(2)), exact(wav, exact.init_state(2)), 0.05)
 
 
 @torch.no_grad()
@@ -96,8 +175,8 @@ def test_blocks() -> None:
     for steps in (1, 4, 7):
         x = torch.randn(2, steps, 20)
         assert_near(compiled(x, state), exact(x, expected_state))
-    for ours, theirs in zip(state, expected_state, strict=True):
-        torch.testing.assert_close(ours.context, theirs.context, rtol=0, atol=0.1)
+    for block, theirs in enumerate(expected_state):
+        torch.testing.assert_close(state[0].context[:, block], theirs.context, rtol=0, atol=0.1)
 
 
 def test_no_blocks_at_all_change_nothing() -> None:
@@ -148,7 +227,7 @@ def test_a_step_is_compiled_where_the_processor_can(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(traced, "_is_avx2_supported", lambda: False)
     library = live_step(step, int8=True)
     kinds = [{type(m).__name__ for m in (*s.codec.modules(), *s.model.modules())} for s in (compiled, library)]  # type: ignore[attr-defined]
-    assert {"CompiledLinear", "CompiledTransformer", "CompiledDepth", "CompiledBlocks"} <= kinds[0]
+    assert {"CompiledLinear", "CompiledBackbone", "CompiledDepth", "CompiledEncoder", "CompiledDecoder"} <= kinds[0]
     assert "PackedLinear" not in kinds[0] and "PackedLinear" in kinds[1]
     assert not any(kind.startswith("Compiled") for kind in kinds[1])
     wav, outs = torch.randn(1, 1, SMALL_SPEC.frame_size), []
