@@ -191,10 +191,15 @@ def run_ahead(ahead: Ahead, x: Tensor, state: Any, timed: bool = False) -> Tenso
 def run_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
     """What a step thinks, what it would write without a plan and whether it waits [B, 1, D + V + 1]."""
     hidden, which, silent = x[:, 0].split([plan.width, plan.vocab_size, 1], dim=1)
-    planned = plan.next(plan.place(state.last.clamp(max=2)), state)[:, : plan.vocab_size]
+    last = torch.nn.functional.one_hot(state.last.clamp(max=2), plan.width).to(x.dtype)
+    planned = plan.next(last, state)[:, : plan.vocab_size]
     logits = plan.choose(planned, which, state)
     plan.follow(torch.where(silent[:, 0] > 0, plan.vocab_size, logits.argmax(dim=1)), hidden, state)
     return logits[:, None]
+
+
+def run_compiled_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
+    return run_plan(plan, x.float(), state).double()
 
 
 def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
@@ -445,7 +450,9 @@ CASES = [
     live("scripted step", ScriptedStep, scripted_step),
 ]
 if _is_avx2_supported():
-    from s2s.models.compiled import CompiledBlocks, CompiledDecoder, CompiledEncoder, CompiledTransformer
+    from s2s.codec.compiled import CompiledDecoder, CompiledEncoder
+    from s2s.models.compiled import CompiledPlan
+    from s2s.nn.compiled import CompiledBlocks, CompiledTransformer
 
     CASES += [
         Case(
@@ -454,6 +461,15 @@ if _is_avx2_supported():
             lambda: compiled(Transformer(TransformerConfig(16, 2, 4, 2, hidden=24, window=6))),
             vectors(16),
             run_compiled,
+            ticks=True,
+            gradient=False,
+        ),
+        Case(
+            "compiled plan",
+            (CompiledPlan,),
+            lambda: compiled(Plan(6, 4, 3, reach=2)),
+            vectors(11),
+            run_compiled_plan,
             ticks=True,
             gradient=False,
         ),

@@ -36,7 +36,7 @@ class Plan(nn.Module):
         self.begun = nn.Linear(width, width, bias=False)
         self.last = nn.Linear(width, width, bias=False)
         self.place = nn.Embedding(num_tokens, width)
-        self.out: nn.Module = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.place.weight, std=0.5)
 
     def forward(self, hidden: Tensor, said: Tensor, last: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Linear maps with weights of 8 bits, for the live step on a CPU: a quarter of the bytes to read at every step.
 
-These are the library's, for processors without AVX2; with it, `s2s.models.compiled` takes their place.
+These are the library's, for processors without AVX2; with it, `s2s.nn.compiled` takes their place.
 
 Weights are rounded per output row once. Inputs are rounded per call and so that rows never depend on each other: those
 of a lone conversation between the smallest and the largest value, by the library, which costs least; those of many,

@@ -28,18 +28,10 @@ from tests.tiny import SMALL_SPEC, same_controls, stirred, tiny_codec_config, ti
 if not _is_avx2_supported():
     pytest.skip("this processor has no AVX2", allow_module_level=True)
 
+from s2s.codec.compiled import CompiledDecoder, CompiledEncoder
 from s2s.kernels import operations
-from s2s.models.compiled import (
-    COMPILED,
-    CompiledBackbone,
-    CompiledBlocks,
-    CompiledDecoder,
-    CompiledDepth,
-    CompiledEncoder,
-    CompiledLinear,
-    CompiledTalker,
-    CompiledTransformer,
-)
+from s2s.models.compiled import COMPILED, CompiledBackbone, CompiledDepth, CompiledTalker
+from s2s.nn.compiled import CompiledBlocks, CompiledLinear, CompiledTransformer
 
 
 def assert_near(found: Tensor, exact: Tensor, share: float = 0.03) -> None:

@@ -65,9 +65,8 @@ def test_8_bit_rows_do_not_see_their_neighbours() -> None:
 def test_8_bit_hidden_states_are_close() -> None:
     exact = tiny_step(SMALL_SPEC)
     packed = live_step(exact, int8=True)
-    state = exact.init_state(1)
     inputs = torch.cat([torch.randint(s.vocab_size, (1, s.num_rows)) for s in exact.model.layout.streams], dim=1)
-    expected, got = exact.think(inputs, clone(state)), packed.think(inputs, clone(state))
+    expected, got = (step.think(inputs, step.init_state(1)) for step in (exact, packed))
     assert 0 < (expected - got).norm() < 0.05 * expected.norm()
 
 
