@@ -10,7 +10,7 @@ import torch
 from s2s.codec.base import Codec, CodecSpec
 from s2s.models.step import DuplexStep
 from s2s.models.traced import TracedStep, live_step
-from s2s.streaming import clone, leaves
+from s2s.streaming import leaves
 from tests.tiny import SMALL_SPEC, same_controls, tiny_layout, tiny_model, tiny_step
 
 
