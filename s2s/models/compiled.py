@@ -119,6 +119,7 @@ class CompiledPlan(Plan):
         self.kept = Kept(talker.Plan(inputs, numpy_of(exact.place.weight), weights_of(self.out)))
 
     def forward(self, hidden: Tensor, said: Tensor, last: Tensor) -> Tensor:
+        """As `Plan.forward`: hidden [B, D], `said` [B], last [B, D] -> [B, D]."""
         asked: Tensor = torch.ops.s2s.ask(hidden, said, last, self.kept.number)
         return asked
 

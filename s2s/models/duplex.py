@@ -182,6 +182,8 @@ class DuplexModel(nn.Module):
         if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
             raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
         if self.thinks is not None:
+            if state is None or read is not None:
+                raise ValueError("a live model takes one step of a state at a time and hears for itself")
             thought: Tensor = self.thinks(grid, state)
             return thought
         parts = []
@@ -202,7 +204,9 @@ class DuplexModel(nn.Module):
         """What the talker makes of the agent's tokens of each step [B, S] and its codes of the step before [B, K, S],
         -> [B, S, W] for `depth`."""
         assert self.talker is not None and self.audio_stream is not None
-        if self.talks is not None and state is not None:
+        if self.talks is not None:
+            if state is None:
+                raise ValueError("a live model takes one step of a state at a time")
             voice: Tensor = self.talks(text, codes, state.layers)
             return voice
         words, sound = self.embeddings[AGENT_TEXT](text), self.embeddings[self.audio_stream.name](codes)

@@ -102,6 +102,7 @@ class CompiledBlocks(nn.Module):
 
 
 def compiled_conv(conv: CausalConv1d) -> CausalConv1d:
+    """The same convolution for a live step; a dense one has its product in 8 bits."""
     module = conv.for_live(int8=False)
     if conv.conv.groups == 1:
         module.product = CompiledLinear(conv.conv.weight.flatten(1), conv.conv.bias)
@@ -109,23 +110,28 @@ def compiled_conv(conv: CausalConv1d) -> CausalConv1d:
 
 
 def packed(linear: nn.Linear) -> Matrices:
+    """A linear map [O, I], with or without a bias, as a single matrix for `product`."""
     return pack(numpy_of(linear.weight)[None], None if linear.bias is None else numpy_of(linear.bias)[None])
 
 
 def weights_of(linear: nn.Module) -> Matrices:
+    """What a `CompiledLinear` has packed already, for a larger kernel to use as well."""
     assert isinstance(linear, CompiledLinear)
     matrices: Matrices = linear.kept.weights
     return matrices
 
 
 def caches_of(state: TransformerState) -> tuple[Tensor, Tensor, Tensor]:
+    """Position [B], keys and values [B, N, G, E, W] of a `CompiledTransformer`'s state."""
     return state.position, state.layers[0].keys, state.layers[0].values
 
 
 def numpy_of(tensor: Tensor | None) -> NDArray[np.float32]:
+    """Weights on the CPU as float32, without a copy where they are."""
     assert tensor is not None
     return np.ascontiguousarray(tensor.detach().float().numpy())
 
 
 def stacked(tensors: Iterable[Tensor | None]) -> NDArray[np.float32]:
+    """Weights of the same shape from N layers [N, ...]."""
     return np.stack([numpy_of(tensor) for tensor in tensors])
