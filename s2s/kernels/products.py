@@ -2,7 +2,7 @@
 
 A weight matrix lies in blocks of 64 outputs, within these in quads of inputs, so that one instruction (AVX-512 VNNI)
 adds the products of 4 inputs to 16 outputs and no sum ever crosses lanes. Processors with AVX2 alone come to the same
-sums in twelve. Sums of 8-bit products are whole numbers and exact, and each row of inputs is rounded by its own
+sums in eight. Sums of 8-bit products are whole numbers and exact, and each row of inputs is rounded by its own
 smallest and largest value: a row gives the same bits alone and beside any others.
 """
 
@@ -90,29 +90,44 @@ def pack(matrices: NDArray[np.float32], biases: NDArray[np.float32] | None = Non
     return Matrices(weights, sums, np.pad(scales, fill), np.pad(biases, fill))
 
 
-MultiplyAdd = Callable[[Any, Any, Any, Any], Any]
-"""Builder, total, unsigned, signed -> for each of 16 outputs the total plus its 4 products, all vectors of 32 bits."""
+class ByVnni:
+    """Inputs as they are, 0 to 255: one instruction adds 4 products to each of 16 outputs."""
+
+    offset = 0
+
+    def prepare(self, builder: Any, quad: Any) -> Any:
+        """What `add` takes of a quad of inputs, which every lane of a vector holds."""
+        return quad
+
+    def add(self, builder: Any, total: Any, inputs: Any, weights: Any) -> Any:
+        """For each of 16 outputs the total plus its 4 products of (input - offset) and weight."""
+        # Written as an instruction: LLVM's name for it takes other arguments in every few releases.
+        return _instruction(builder, "vpdpbusd $2, $1, $0", "=v,v,v,0", _VECTOR, inputs, weights, total)
 
 
-def by_vnni(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
-    # Written as an instruction: LLVM's name for it takes other arguments in every few releases.
-    return _instruction(builder, "vpdpbusd $2, $1, $0", "=v,v,v,0", _VECTOR, unsigned, signed, total)
+class ByAvx2:
+    """Inputs less 128: products are added in pairs of 16 bits, which hold two of (-128 to 127) times (-127 to 127).
 
+    One of the two has to be without a sign, so it goes from the input to the weight.
+    """
 
-def by_avx2(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
-    """Products of 8 bits are added in pairs of 16 bits, which hold those of half a byte: a whole one would overflow."""
-    nibble, four = (ir.Constant(_HALF, [each] * (LANES // 2)) for each in (0x0F0F0F0F, 4))
-    ones, sixteens = (ir.Constant(_HALF, [each] * (LANES // 2)) for each in (0x00010001, 0x00100010))
-    halves = []
-    for start in (0, LANES // 2):
-        summed, byte, weight = (_lanes(builder, each, start, LANES // 2) for each in (total, unsigned, signed))
-        high = builder.and_(builder.lshr(byte, four), nibble)
-        for part, times in ((builder.and_(byte, nibble), ones), (high, sixteens)):
-            pairs = _instruction(builder, "vpmaddubsw $2, $1, $0", "=x,x,x", _HALF, part, weight)
-            quads = _instruction(builder, "vpmaddwd $2, $1, $0", "=x,x,x", _HALF, pairs, times)
-            summed = builder.add(summed, quads)
-        halves.append(summed)
-    return builder.shuffle_vector(*halves, ir.Constant(_VECTOR, [*range(LANES)]))
+    offset = 128
+
+    def prepare(self, builder: Any, quad: Any) -> Any:
+        less = builder.xor(quad, ir.Constant(_VECTOR, [0x80808080] * LANES))
+        less = _lanes(builder, less, 0, LANES // 2)
+        return less, _instruction(builder, "vpabsb $1, $0", "=x,x", _HALF, less)
+
+    def add(self, builder: Any, total: Any, inputs: Any, weights: Any) -> Any:
+        less, size = inputs
+        ones, halves = ir.Constant(_HALF, [0x00010001] * (LANES // 2)), []
+        for start in (0, LANES // 2):
+            summed, weight = (_lanes(builder, each, start, LANES // 2) for each in (total, weights))
+            turned = _instruction(builder, "vpsignb $2, $1, $0", "=x,x,x", _HALF, weight, less)
+            pairs = _instruction(builder, "vpmaddubsw $2, $1, $0", "=x,x,x", _HALF, size, turned)
+            quads = _instruction(builder, "vpmaddwd $2, $1, $0", "=x,x,x", _HALF, pairs, ones)
+            halves.append(builder.add(summed, quads))
+        return builder.shuffle_vector(*halves, ir.Constant(_VECTOR, [*range(LANES)]))
 
 
 def _instruction(builder: Any, text: str, constraint: str, kind: Any, *arguments: Any) -> Any:
@@ -120,11 +135,19 @@ def _instruction(builder: Any, text: str, constraint: str, kind: Any, *arguments
     return builder.asm(function, text, constraint, list(arguments), False)
 
 
-def block_of(rows: int, multiply_add: MultiplyAdd) -> Any:
+def _prefetch(builder: Any, pointer: Any) -> None:
+    void = ir.FunctionType(ir.VoidType(), [_BYTE])
+    builder.asm(void, "prefetcht0 ($0)", "r", [pointer], True)
+
+
+AHEAD = 4096
+
+
+def block_of(rows: int, by: ByVnni | ByAvx2) -> Any:
     """Sums of one block of weights for so many rows of inputs, each weight read once for all of them."""
 
     def block(context: Any, weights: Any, at: Any, x: Any, row: Any, quads: Any, sums: Any) -> Any:
-        """sums [rows, 64] int32 = weights [at:] times x [row : row + rows, 4 * quads] uint8."""
+        """sums [rows, 64] int32 = weights [at:] times x [row : row + rows, 4 * quads] uint8, less the offset."""
         signature = types.void(weights, types.intp, x, types.intp, types.intp, sums)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -140,12 +163,15 @@ def block_of(rows: int, multiply_add: MultiplyAdd) -> Any:
             with cgutils.for_range(builder, quads) as loop:
                 first, quad = builder.mul(loop.index, index(BLOCK * QUAD)), builder.mul(loop.index, index(QUAD))
                 lanes = [_vector(builder, w, builder.add(first, index(i * 4 * LANES))) for i in range(BLOCK // LANES)]
+                for line in range(0, BLOCK * QUAD, 64):
+                    _prefetch(builder, builder.gep(w, [builder.add(first, index(AHEAD + line))]))
                 lanes = [builder.load(pointer, align=1) for pointer in lanes]
                 for i, sums_of_row in enumerate(totals):
                     inputs = builder.gep(x, [builder.add(builder.mul(width, index(i)), quad)])
                     everywhere = _broadcast(builder, builder.load(builder.bitcast(inputs, _WORD.as_pointer()), align=1))
+                    prepared = by.prepare(builder, everywhere)
                     for total, lane in zip(sums_of_row, lanes, strict=True):
-                        builder.store(multiply_add(builder, builder.load(total), everywhere, lane), total)
+                        builder.store(by.add(builder, builder.load(total), prepared, lane), total)
             for i, total in enumerate(itertools.chain(*totals)):
                 builder.store(builder.load(total), _vector(builder, out, index(i * 4 * LANES)), align=4)
             return context.get_dummy_value()
@@ -155,8 +181,8 @@ def block_of(rows: int, multiply_add: MultiplyAdd) -> Any:
     return intrinsic(block)
 
 
-_multiply_add = by_vnni if _is_vnni_supported() else by_avx2
-_block, _block_4 = block_of(1, _multiply_add), block_of(4, _multiply_add)
+_by = ByVnni() if _is_vnni_supported() else ByAvx2()
+_block, _block_4, _OFFSET = block_of(1, _by), block_of(4, _by), np.int32(_by.offset)
 
 
 def _from_bits(context: Any, bits: Any) -> Any:
@@ -233,6 +259,6 @@ def product(x: Any, matrices: Matrices, which: int, out: Any) -> None:
                 step, zero, first = steps[row], zeros[row], block * BLOCK
                 for j in range(BLOCK):
                     o = first + j
-                    total = np.float32(totals[i * BLOCK + j])
+                    total = np.float32(totals[i * BLOCK + j] + _OFFSET * np.int32(sums[o]))
                     out[row, o] = (total - zero * sums[o]) * (scales[o] * step) + biases[o]
                 row += 1

@@ -9,7 +9,7 @@ from torch.cpu import _is_avx2_supported, _is_vnni_supported
 from torch.nn import functional as F
 
 from s2s.kernels import functions
-from s2s.kernels.products import BLOCK, Matrices, MultiplyAdd, block_of, by_avx2, by_vnni, pack, product
+from s2s.kernels.products import BLOCK, ByAvx2, ByVnni, Matrices, block_of, pack, product
 from s2s.nn.norm import RMSNorm
 
 pytestmark = pytest.mark.skipif(not _is_avx2_supported(), reason="this processor has no AVX2")
@@ -53,17 +53,17 @@ def test_weights_of_8_bits_are_kept_as_they_are() -> None:
     np.testing.assert_allclose(picked, weights[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("multiply_add", [by_avx2, by_vnni])
+@pytest.mark.parametrize("by", [ByAvx2(), ByVnni()])
 @pytest.mark.parametrize("rows", [1, 4])
-def test_sums_are_exact_by_either_instruction(multiply_add: MultiplyAdd, rows: int) -> None:
-    """The largest bytes, whose products no sum of 16 bits holds, and any others."""
-    if multiply_add is by_vnni and not _is_vnni_supported():
+def test_sums_are_exact_by_either_instruction(by: ByAvx2 | ByVnni, rows: int) -> None:
+    """The largest and the smallest bytes, whose products hardly fit into a sum of 16 bits, and any others."""
+    if isinstance(by, ByVnni) and not _is_vnni_supported():
         pytest.skip("this processor has no AVX-512 VNNI")
-    block, rng = block_of(rows, multiply_add), np.random.default_rng(0)
+    block, rng = block_of(rows, by), np.random.default_rng(0)
     matrix = rng.integers(-127, 128, (1, BLOCK, 192)).astype(np.float32)
     matrix[0, :8], matrix[0, 8:16, ::2], matrix[0, 16:, 0] = 127, -127, 127
     x = rng.integers(0, 256, (rows, 192)).astype(np.uint8)
-    x[0, :96] = 255
+    x[0, :96], x[-1, 96:] = 255, 0
     found = np.empty(rows * BLOCK, np.int32)
 
     @njit
@@ -71,7 +71,8 @@ def test_sums_are_exact_by_either_instruction(multiply_add: MultiplyAdd, rows: i
         block(weights, 0, x, 0, 48, out)
 
     run(pack(matrix).weights[0], x, found)
-    assert np.array_equal(found.reshape(rows, BLOCK), x.astype(np.int32) @ matrix[0].astype(np.int32).T)
+    expected = (x.astype(np.int32) - by.offset) @ matrix[0].astype(np.int32).T
+    assert np.array_equal(found.reshape(rows, BLOCK), expected)
 
 
 def test_nan_stays_nan_and_in_its_row() -> None:
