@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from s2s.models.plan import Plan
 from s2s.models.scripted import Script, ScriptedStep
 from s2s.models.step import DuplexStep, EchoStep
 from s2s.models.talker import Talker
-from s2s.models.traced import TracedStep
+from s2s.models.traced import TracedStep, live_step
 from s2s.nn.attention import Attention
 from s2s.nn.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock, ConvNeXtBlocks
 from s2s.nn.transformer import Transformer, TransformerConfig
@@ -198,10 +198,6 @@ def run_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
     return logits[:, None]
 
 
-def run_compiled_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
-    return run_plan(plan, x.float(), state).double()
-
-
 def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
     """Words, sound and whether a word is written [B, 1, 2 D + 1] -> what the talker makes of them, whether the next
     word was due and whether the agent is silent [B, 1, W + 2]."""
@@ -217,6 +213,12 @@ def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
 
 def graphed_step() -> GraphedStep:
     return GraphedStep(tiny_step(SMALL_SPEC, acoustic_delay=2, dtype=torch.float64))
+
+
+def compiled_step() -> DuplexStep:
+    """With all that a kernel decides."""
+    kind = {"ahead": True, "plan_tokens": 3, "talker": True, "talker_keeps_time": True}
+    return live_step(tiny_step(SMALL_SPEC, acoustic_delay=2, **kind), int8=True)
 
 
 @cache
@@ -451,7 +453,7 @@ CASES = [
 ]
 if _is_avx2_supported():
     from s2s.codec.compiled import CompiledDecoder, CompiledEncoder
-    from s2s.models.compiled import CompiledPlan
+    from s2s.models.compiled import CompiledAhead, CompiledModel, CompiledPlan, CompiledRing
     from s2s.nn.compiled import CompiledBlocks, CompiledTransformer
 
     CASES += [
@@ -464,14 +466,10 @@ if _is_avx2_supported():
             ticks=True,
             gradient=False,
         ),
-        Case(
-            "compiled plan",
-            (CompiledPlan,),
-            lambda: compiled(Plan(6, 4, 3, reach=2)),
-            vectors(11),
-            run_compiled_plan,
-            ticks=True,
-            gradient=False,
+        replace(
+            live("compiled step", CompiledModel, compiled_step),
+            covers=(CompiledModel, CompiledAhead, CompiledRing, CompiledPlan),
+            run=lambda step, wav, state: run_step(step, wav.float(), state).double(),
         ),
         Case(
             "compiled encoder",

@@ -6,15 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s2s.codec.rvq import ResidualVectorQuantizer, embed
-from s2s.codec.spectral import (
-    DecoderState,
-    EncoderState,
-    SpectralDecoder,
-    SpectralEncoder,
-    spectrum_of,
-    windows_of,
-)
+from s2s.codec.rvq import ResidualVectorQuantizer
+from s2s.codec.spectral import DecoderState, EncoderState, SpectralDecoder, SpectralEncoder
 from s2s.kernels import spectral
 from s2s.kernels.operations import Kept
 from s2s.kernels.products import pack
@@ -63,7 +56,7 @@ class CompiledEncoder(nn.Module):
 
     def forward(self, wav: Tensor, state: EncoderState) -> Tensor:
         """wav [B, N] -> latent vectors [B, T, code_dim]."""
-        windows = windows_of(wav, state, self.config) * self.window
+        windows = torch.ops.s2s.windows(wav, state.samples, self.window, self.config.hop_size)
         spectrum = torch.view_as_real(torch.fft.rfft(windows))
         contexts = state.hop_blocks[0].context, state.down.context, state.frame_blocks[0].context
         vectors: Tensor = torch.ops.s2s.encode(spectrum, *contexts, self.kept.number)
@@ -91,7 +84,7 @@ class CompiledDecoder(nn.Module):
                 numpy_of(exact.norm.bias),
                 exact.norm.eps,
                 packed(exact.head),
-                exact.head.out_features,
+                exact.head.out_features // 2,
             )
         )
 
@@ -102,8 +95,8 @@ class CompiledDecoder(nn.Module):
     def forward(self, vectors: Tensor, state: DecoderState) -> Tensor:
         """vectors [B, T, code_dim] -> wav [B, N]."""
         contexts = state.frame_blocks[0].context, state.hop_blocks[0].context
-        spectrum = spectrum_of(torch.ops.s2s.decode(vectors, *contexts, self.kept.number))
-        wav: Tensor = torch.ops.s2s.overlap(torch.fft.irfft(spectrum), self.window, state.tail)
+        spectra = torch.view_as_complex(torch.ops.s2s.decode(vectors, *contexts, self.kept.number))
+        wav: Tensor = torch.ops.s2s.overlap(torch.fft.irfft(spectra), self.window, state.tail)
         return wav
 
 
@@ -126,4 +119,5 @@ class CompiledQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, K, T] -> vectors [B, T, D]."""
-        return embed(codes, self.codebooks)
+        vectors: Tensor = torch.ops.s2s.embed(codes, self.codebooks)
+        return vectors

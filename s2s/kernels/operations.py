@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2s.kernels import backbone, convnext, depth, quantizer, spectral, talker, transformer
+from s2s.kernels import ahead, backbone, convnext, depth, quantizer, ring, spectral, talker, transformer
 from s2s.kernels.products import ONLY, Matrices, product
 
 _KEPT: dict[int, Any] = {}
@@ -44,6 +44,17 @@ def _search(x: Tensor, number: int) -> Tensor:
     return torch.from_numpy(quantizer.search(_array(x), *_KEPT[number]))
 
 
+def _embed(codes: Tensor, codebooks: Tensor) -> Tensor:
+    return torch.from_numpy(quantizer.embed(_array(codes), codebooks.numpy()))
+
+
+def _ring(tokens: Tensor, first: list[int], ids: list[Tensor], slots: Tensor, start: Tensor) -> Tensor:
+    stored = tokens.numpy()
+    for row, taken in zip(first, ids, strict=True):
+        ring.take_in(stored, row, _array(taken))
+    return torch.from_numpy(ring.at(stored, slots.numpy(), start.numpy()))
+
+
 def _linear(x: Tensor, size: int, number: int) -> Tensor:
     matrices: Matrices = _KEPT[number]
     out = np.empty((len(x), matrices.scales.shape[1]), np.float32)
@@ -64,15 +75,23 @@ def _think(ids: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: fl
 
 
 def _talk(
-    text: Tensor, codes: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: float, number: int
-) -> Tensor:
-    caches = keys.numpy(), values.numpy()
-    out = talker.talk(_array(text), _array(codes), position.numpy(), *caches, _KEPT[number], base)
-    return torch.from_numpy(out)
+    hidden: Tensor, text: Tensor, codes: Tensor, position: Tensor, keys: Tensor, values: Tensor, stopped: Tensor,
+    out: Tensor, rest: Tensor, base: float, number: int,
+) -> Tensor:  # fmt: skip
+    given = (_array(tensor) for tensor in (hidden, text, codes))
+    state = (tensor.numpy() for tensor in (position, keys, values, stopped, out, rest))
+    return torch.from_numpy(talker.run(*given, *state, _KEPT[number], base))
 
 
-def _ask(hidden: Tensor, said: Tensor, last: Tensor, number: int) -> Tensor:
-    return torch.from_numpy(talker.ask(_array(hidden), _array(said), _array(last), _KEPT[number]))
+def _decide(hidden: Tensor, logits: Tensor, *rest: Any) -> Tensor:
+    *state, number = rest
+    arrays = (tensor.numpy() for tensor in state)
+    return torch.from_numpy(ahead.decide(_array(hidden), _array(logits), *arrays, _KEPT[number]))
+
+
+def _follow(ids: Tensor, hidden: Tensor, *rest: Any) -> None:
+    *state, number = rest
+    ahead.follow(_array(ids), _array(hidden), *(tensor.numpy() for tensor in state), _KEPT[number])
 
 
 def _depth(
@@ -106,6 +125,10 @@ def _decode(vectors: Tensor, frames: Tensor, hops: Tensor, number: int) -> Tenso
     return torch.from_numpy(spectral.decode(_array(vectors), frames.numpy(), hops.numpy(), _KEPT[number]))
 
 
+def _windows(wav: Tensor, before: Tensor, shape: Tensor, hop: int) -> Tensor:
+    return torch.from_numpy(spectral.windows(_array(wav), before.numpy(), shape.numpy(), hop))
+
+
 def _overlap(windows: Tensor, shape: Tensor, tail: Tensor) -> Tensor:
     return torch.from_numpy(spectral.overlap(_array(windows), shape.numpy(), tail.numpy()))
 
@@ -116,9 +139,16 @@ for _schema, _function in {
     "linear(Tensor x, int size, int number) -> Tensor": _linear,
     "layers(Tensor x, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _layers,
     "think(Tensor ids, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _think,
-    "talk(Tensor text, Tensor codes, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number)"
-    " -> Tensor": _talk,
-    "ask(Tensor hidden, Tensor said, Tensor last, int number) -> Tensor": _ask,
+    "talk(Tensor hidden, Tensor text, Tensor codes, Tensor position, Tensor(a!) keys, Tensor(b!) values,"
+    " Tensor(c!) stopped, Tensor(d!) out, Tensor(e!) rest, float base, int number) -> Tensor": _talk,
+    "decide(Tensor hidden, Tensor logits, Tensor(a!) kept, Tensor left, Tensor(b!) doubt, Tensor begun, Tensor said,"
+    " Tensor last, Tensor idle, Tensor stopped, Tensor out, Tensor(c!) waited, Tensor rest, int number)"
+    " -> Tensor": _decide,
+    "follow(Tensor ids, Tensor hidden, Tensor(a!) left, Tensor(b!) doubt, Tensor(c!) begun, Tensor(d!) said,"
+    " Tensor(e!) last, Tensor(f!) idle, int number) -> ()": _follow,
+    "ring(Tensor(a!) tokens, int[] first, Tensor[] ids, Tensor slots, Tensor start) -> Tensor": _ring,
+    "embed(Tensor codes, Tensor codebooks) -> Tensor": _embed,
+    "windows(Tensor wav, Tensor(a!) before, Tensor shape, int hop) -> Tensor": _windows,
     "depth(Tensor hidden, Tensor temperature, Tensor top_k, Tensor draws, Tensor forced, int heads, int vocab,"
     " int table_size, int number) -> Tensor": _depth,
     "encode(Tensor spectrum, Tensor(a!) hops, Tensor(b!) down, Tensor(c!) frames, int number) -> Tensor": _encode,

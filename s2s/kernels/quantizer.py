@@ -1,4 +1,4 @@
-"""Residual vector quantisation, the search of all levels as one kernel."""
+"""Residual vector quantisation: the search of all levels and what is found there, a kernel each."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def search(x: Any, entries: Any, half_norms: Any) -> Any:
             for d in range(width):
                 residual[row, d] -= entries[level, d, best]
     return codes
+
+
+@compiled
+def embed(codes: Any, codebooks: Any) -> Any:
+    """The sum of the entries of each step: codes [B, k, T], codebooks [K, V, D] -> [B, T, D]."""
+    rows, levels, steps = codes.shape
+    out = np.zeros((rows, steps, codebooks.shape[2]), np.float32)
+    for row in range(rows):
+        for step in range(steps):
+            for level in range(levels):
+                out[row, step] += codebooks[level, codes[row, level, step]]
+    return out

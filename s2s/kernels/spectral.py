@@ -1,4 +1,4 @@
-"""What the spectral codec does with a few new hops of B rows between its Fourier transforms, as one kernel each way."""
+"""What the spectral codec does with a few new hops of B rows around its Fourier transforms, a kernel for each part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s2s.kernels import convnext
-from s2s.kernels.functions import layer_norm
+from s2s.kernels.functions import exp, layer_norm, sine_cosine
 from s2s.kernels.products import ONLY, Matrices, compiled, product
 
 _blocks = convnext.run
@@ -36,7 +36,7 @@ class Encoder(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """The weights; hops: of a frame; norm and norm_bias [C] with their epsilon; width: of what comes out."""
+    """The weights; hops: of a frame; norm and norm_bias [C] with their epsilon; bins: of the spectra that come out."""
 
     embed: Matrices
     frame_blocks: convnext.Blocks
@@ -47,7 +47,7 @@ class Decoder(NamedTuple):
     norm_bias: Any
     epsilon: float
     head: Matrices
-    width: int
+    bins: int
 
 
 @compiled
@@ -65,6 +65,24 @@ def _normed(x: Any, norm: Any, bias: Any, epsilon: float) -> Any:
     out = np.empty((rows * steps, width), np.float32)
     layer_norm(x.reshape(rows * steps, width), norm, bias, epsilon, out)
     return out.reshape(rows, steps, width)
+
+
+@compiled
+def windows(wav: Any, before: Any, shape: Any, hop: int) -> Any:
+    """wav [B, N] -> what each new hop is seen with, times the shape [W] of a window: [B, N / hop, W].
+
+    before [B, W - hop]: the samples before these, updated.
+    """
+    rows, size = wav.shape
+    earlier = before.shape[1]
+    out, seen = np.empty((rows, size // hop, len(shape)), np.float32), np.empty(earlier + size, np.float32)
+    for row in range(rows):
+        seen[:earlier], seen[earlier:] = before[row], wav[row]
+        before[row] = seen[size:]
+        for step in range(size // hop):
+            for i in range(len(shape)):
+                out[row, step, i] = seen[step * hop + i] * shape[i]
+    return out
 
 
 @compiled
@@ -111,13 +129,22 @@ def encode(spectrum: Any, hops: Any, down: Any, frames: Any, encoder: Encoder) -
 
 @compiled
 def decode(vectors: Any, frames: Any, hops: Any, decoder: Decoder) -> Any:
-    """vectors [B, T, code_dim] -> what spectra are made of [B, T * hops, width]; contexts as in `encode`."""
+    """vectors [B, T, code_dim] -> spectra [B, T * hops, bins, 2]; contexts as in `encode`."""
     x = _through(vectors, decoder.embed, decoder.frame_blocks.taps.shape[2])
     _blocks(x, frames, decoder.frame_blocks)
-    inner, steps = decoder.hop_blocks.taps.shape[2], x.shape[1] * decoder.hops
+    inner, steps, bins = decoder.hop_blocks.taps.shape[2], x.shape[1] * decoder.hops, decoder.bins
     y = _through(x, decoder.up, inner * decoder.hops).reshape(len(x), steps, inner)
     _blocks(y, hops, decoder.hop_blocks)
-    return _through(_normed(y, decoder.norm, decoder.norm_bias, decoder.epsilon), decoder.head, decoder.width)
+    told = _through(_normed(y, decoder.norm, decoder.norm_bias, decoder.epsilon), decoder.head, 2 * bins)
+    spectra, turned = np.empty((len(x), steps, bins, 2), np.float32), np.empty((2, bins), np.float32)
+    for row in range(len(x)):
+        for step in range(steps):
+            for i in range(bins):
+                magnitude = exp(min(told[row, step, i], np.float32(6)))
+                sine, cosine = sine_cosine(told[row, step, bins + i])
+                turned[0, i], turned[1, i] = magnitude * cosine, magnitude * sine
+            spectra[row, step, :, 0], spectra[row, step, :, 1] = turned[0], turned[1]
+    return spectra
 
 
 @compiled

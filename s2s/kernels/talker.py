@@ -1,4 +1,4 @@
-"""The talker and the plan of a reply for one new step of B rows, a kernel each."""
+"""The talker for one new step of B rows: what the agent's sound is made from, as one kernel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s2s.kernels import transformer
-from s2s.kernels.functions import gelu, rms_norm
+from s2s.kernels.functions import rms_norm
 from s2s.kernels.products import ONLY, Matrices, compiled, product
 
 _layers = transformer.run
@@ -15,7 +15,11 @@ _layers = transformer.run
 
 class Talker(NamedTuple):
     """The weights. texts [V, D]: embeddings of words; codes: of the codes of all codebooks, `size` of each, which `mix`
-    makes one vector of; words and sound: from either width to the talker's; norm: of the end."""
+    makes one vector of; words and sound: from either width to the talker's; norm: of the end.
+
+    stop: tells of what is thought whether to break off, from `stop_logit` on; tokens below `vocab` say something. out:
+    how far a token is out, and shortest: the steps that each takes at least, none where no time is kept.
+    """
 
     texts: Any
     codes: Any
@@ -25,14 +29,11 @@ class Talker(NamedTuple):
     sound: Matrices
     layers: transformer.Layers
     norm: Any
-
-
-class Plan(NamedTuple):
-    """The weights: `inputs` of what the reply began with and of its last token; place [N, D]."""
-
-    inputs: Matrices
-    place: Any
+    stop: Matrices
+    stop_logit: float
+    vocab: int
     out: Matrices
+    shortest: Any
 
 
 @compiled
@@ -58,15 +59,21 @@ def talk(text: Any, codes: Any, position: Any, keys: Any, values: Any, talker: T
 
 
 @compiled
-def ask(hidden: Any, said: Any, last: Any, plan: Plan) -> Any:
-    """As `s2s.models.plan.Plan`: hidden [B, D], `said` [B] tokens, the last one embedded [B, D] -> [B, D]."""
-    rows, width = hidden.shape
-    sums = np.empty((3, rows, plan.out.scales.shape[1]), np.float32)
-    for which in range(2):
-        product(last if which else hidden, plan.inputs, which, sums[which])
-    x = (sums[0] + sums[1])[:, :width].copy()
+def run(
+    hidden: Any, text: Any, codes: Any, position: Any, keys: Any, values: Any, stopped: Any, out: Any, rest: Any,
+    talker: Talker, base: float,
+) -> Any:  # fmt: skip
+    """As `s2s.models.duplex.DuplexModel.voice`: hidden [B, D] -> [B, W]; stopped, out and rest [B] are updated."""
+    rows, keeps_time = len(text), len(talker.shortest) > 0
+    one = np.empty((rows, talker.stop.scales.shape[1]), np.float32)
+    product(hidden, talker.stop, ONLY, one)
     for row in range(rows):
-        x[row] += plan.place[said[row]]
-    gelu(x)
-    product(x, plan.out, ONLY, sums[2])
-    return hidden + sums[2][:, :width]
+        stopped[row] = (stopped[row] or one[row, 0] > talker.stop_logit) and text[row] >= talker.vocab
+    voice = talk(text, codes, position, keys, values, talker, base)
+    if keeps_time:
+        product(voice, talker.out, ONLY, one)
+        for row in range(rows):
+            out[row] = one[row, 0]
+            left = talker.shortest[text[row]] if text[row] < talker.vocab else rest[row]
+            rest[row] = max(left - np.float32(1), np.float32(0))
+    return voice

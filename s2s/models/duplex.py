@@ -9,12 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from s2s.models.ahead import Ahead
 from s2s.models.depth import DepthConfig, DepthTransformer
 from s2s.models.plan import Plan
 from s2s.models.spelling import LETTERS, Spelling
 from s2s.models.talker import Talker, TalkerState
 from s2s.nn.transformer import Transformer, TransformerConfig, TransformerState
-from s2s.streams import AGENT_TEXT, USER_TEXT, Stream, StreamLayout, dialogue_layout
+from s2s.streams import AGENT_TEXT, USER_TEXT, Stream, StreamLayout, TokenRing, dialogue_layout
 
 SHORTEST = "talker.timing.shortest"
 
@@ -132,8 +133,6 @@ class DuplexModel(nn.Module):
         if config.plan_tokens:
             self.plan = Plan(width, config.layout.stream(AGENT_TEXT).vocab_size, config.plan_tokens)
         self.backbone = Transformer(config.backbone)
-        self.thinks: nn.Module | None = None  # in place of all of `forward`, one step at a time
-        self.talks: nn.Module | None = None  # in place of all of `talk`, one step at a time
         self.spelling = Spelling(width, len(config.spelling_pieces) + 1) if config.spelling_layer else None
         self.wording: Spelling | None = None
         if config.wording_layer:
@@ -181,11 +180,6 @@ class DuplexModel(nn.Module):
         """
         if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
             raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
-        if self.thinks is not None:
-            if state is None or read is not None:
-                raise ValueError("a live model takes one step of a state at a time and hears for itself")
-            thought: Tensor = self.thinks(grid, state)
-            return thought
         parts = []
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]
@@ -204,14 +198,30 @@ class DuplexModel(nn.Module):
         """What the talker makes of the agent's tokens of each step [B, S] and its codes of the step before [B, K, S],
         -> [B, S, W] for `depth`."""
         assert self.talker is not None and self.audio_stream is not None
-        if self.talks is not None:
-            if state is None:
-                raise ValueError("a live model takes one step of a state at a time")
-            voice: Tensor = self.talks(text, codes, state.layers)
-            return voice
         words, sound = self.embeddings[AGENT_TEXT](text), self.embeddings[self.audio_stream.name](codes)
         out: Tensor = self.talker(words, sound, state)
         return out
+
+    def voice(self, hidden: Tensor, text: Tensor, codes: Tensor, state: TalkerState) -> Tensor:
+        """What a step's sound is made from [B, W]: hidden [B, D], the agent's token [B] and codes of the step before
+        [B, K].
+
+        The talker takes note of whether it has to break off and of how far the token is out.
+        """
+        assert self.talker is not None
+        self.talker.break_off(hidden, text < self.layout.stream(AGENT_TEXT).vocab_size, state)
+        voice = self.talk(text[:, None], codes[..., None], state)[:, 0]
+        self.talker.listen(voice, text, state)
+        return voice
+
+    def ring(self) -> TokenRing:
+        """What keeps the tokens between two steps."""
+        return TokenRing(self.layout)
+
+    def foresight(self) -> Ahead | None:
+        """What decides which token of the agent comes next, of a model that looks `ahead`."""
+        words, size = self.embeddings[AGENT_TEXT], self.layout.stream(AGENT_TEXT).vocab_size
+        return None if self.ahead is None else Ahead(self.ahead, size, self.plan, words)
 
     def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:
         """hidden [..., D] -> name -> logits [..., V + 2]."""

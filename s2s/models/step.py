@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from s2s.codec.base import Codec
-from s2s.models.ahead import Ahead, AheadState
+from s2s.models.ahead import AheadState
 from s2s.models.duplex import DuplexModel
 from s2s.models.talker import TalkerState
 from s2s.nn.sampling import Controls, sample, uniform_draws
 from s2s.nn.transformer import TransformerState
 from s2s.streaming import State
-from s2s.streams import AGENT_TEXT, RingState, Stream, TokenRing
+from s2s.streams import AGENT_TEXT, RingState, Stream
 
 
 @dataclass
@@ -91,11 +91,8 @@ class DuplexStep:
         if model.depth is None or model.audio_stream is None:
             raise ValueError("the model has no audio stream to speak, so it has no duplex step")
         self.codec, self.model, self.depth, self.audio_stream = codec, model, model.depth, model.audio_stream
-        self.ring = TokenRing(model.layout)
-        self.ahead: Ahead | None = None
-        if model.ahead is not None:
-            text = model.layout.stream(AGENT_TEXT)
-            self.ahead = Ahead(model.ahead, text.vocab_size, model.plan, model.embeddings[AGENT_TEXT])
+        self.ring = model.ring()
+        self.ahead = model.foresight()
         self.step_size, self.sample_rate = codec.spec.frame_size, codec.spec.sample_rate
         self.silence = silence_codes(codec) if silence is None else silence
 
@@ -185,13 +182,8 @@ class DuplexStep:
         """What the sound is made from [B, W]: inputs [B, R] and hidden [B, D] of this step, the text that it `said`."""
         if self.model.talker is None or state.talker is None:
             return hidden
-        text = said[AGENT_TEXT]
-        says = text[:, 0] < self.model.layout.stream(AGENT_TEXT).vocab_size
-        self.model.talker.break_off(hidden, says, state.talker)
         codes = inputs[:, self.model.layout.rows(self.audio_stream.name)]
-        voice = self.model.talk(text, codes[..., None], state.talker)[:, 0]
-        self.model.talker.listen(voice, text[:, 0], state.talker)
-        return voice
+        return self.model.voice(hidden, said[AGENT_TEXT][:, 0], codes, state.talker)
 
     def say_audio(self, voice: Tensor, state: DuplexState, controls: Controls | None, draws: Tensor) -> Tensor:
         """Sample the codes of the spoken audio stream: voice [B, W], `draws` of this step -> codes [B, K]."""

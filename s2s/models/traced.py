@@ -68,13 +68,11 @@ def live_step(step: DuplexStep, int8: bool) -> DuplexStep:
         raise ValueError(f"the codec is a {type(step.codec).__name__}, which cannot be traced")
     if not int8 or not _is_avx2_supported():
         return step.on(for_live(step.codec, int8), for_live(step.model, int8))
-    from s2s.models.compiled import COMPILED, CompiledBackbone, CompiledTalker  # take numba with them
+    from s2s.models.compiled import COMPILED, CompiledModel  # take numba with them
 
     codec, model = for_live(step.codec, int8, COMPILED), for_live(step.model, int8, COMPILED)
-    model.thinks = CompiledBackbone(model)
-    model.talks = None if model.talker is None else CompiledTalker(model)
     # Which codes mean silence is decided by the exact codec, like the tokens that the model was trained on.
-    return step.on(codec, model)
+    return step.on(codec, CompiledModel(model))
 
 
 def values_of(controls: Controls) -> Values:

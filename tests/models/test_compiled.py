@@ -14,15 +14,18 @@ from torch.cpu import _is_avx2_supported
 from s2s.codec.rvq import ResidualVectorQuantizer
 from s2s.codec.spectral import SpectralDecoder, SpectralEncoder
 from s2s.models import traced
+from s2s.models.ahead import Ahead
 from s2s.models.depth import DepthConfig, DepthTransformer
 from s2s.models.duplex import DuplexModel
 from s2s.models.plan import Plan
+from s2s.models.talker import TalkerClock
 from s2s.models.traced import live_step
 from s2s.nn.conv import CausalConv1d, ConvNeXtBlocks
 from s2s.nn.packed import for_live
 from s2s.nn.sampling import Controls, uniform_draws
 from s2s.nn.transformer import Transformer, TransformerConfig
-from s2s.streams import dialogue_layout
+from s2s.streaming import leaves
+from s2s.streams import TokenRing, dialogue_layout
 from tests.tiny import SMALL_SPEC, same_controls, stirred, tiny_codec_config, tiny_model_config, tiny_step
 
 if not _is_avx2_supported():
@@ -30,7 +33,7 @@ if not _is_avx2_supported():
 
 from s2s.codec.compiled import CompiledDecoder, CompiledEncoder
 from s2s.kernels import operations
-from s2s.models.compiled import COMPILED, CompiledBackbone, CompiledDepth, CompiledTalker
+from s2s.models.compiled import COMPILED, CompiledAhead, CompiledDepth, CompiledModel, CompiledRing
 from s2s.nn.compiled import CompiledBlocks, CompiledLinear, CompiledTransformer
 
 
@@ -69,31 +72,105 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_model_thinks_and_how_it_talks(kind: str) -> None:
-    exact = stirred(DuplexModel(replace(tiny_model_config(LAYOUT, talker=True), **KINDS[kind])))
-    live = for_live(exact, True, COMPILED)
-    thinks, talks = CompiledBackbone(live), CompiledTalker(live)
-    expected_state, state = exact.init_state(3), live.init_state(3)
-    assert exact.talker is not None and live.talker is not None
-    expected_talk, talk = exact.talker.init_state(3), live.talker.init_state(3)
+@pytest.mark.parametrize("keeps_time", [False, True])
+def test_what_a_model_thinks_and_how_it_talks(kind: str, keeps_time: bool) -> None:
+    config = tiny_model_config(LAYOUT, talker=True, ahead=keeps_time, talker_keeps_time=keeps_time)
+    exact = stirred(DuplexModel(replace(config, **KINDS[kind])))
+    assert exact.talker is not None
+    if exact.talker.timing is not None:
+        exact.talker.timing.shortest.copy_(torch.arange(19) % 4)
+    live = CompiledModel(for_live(exact, True, COMPILED))
+    assert live.talker is not None
+    states, talking = (
+        [make(3) for make in (exact.init_state, live.init_state)],
+        [model.talker.init_state(3) for model in (exact, live)],
+    )
     sizes = [stream.table_size for stream in LAYOUT.streams for _ in stream.delays]
     for at in range(9):  # beyond the window
         grid = torch.stack([torch.randint(size, (3, 1)) for size in sizes], dim=1)
         grid[0] = torch.tensor(sizes)[:, None] - (2 if at % 2 else 1)  # START and PAD everywhere
-        assert_near(thinks(grid, state), exact(grid, expected_state), 0.05)
-        text, codes = (grid[:, LAYOUT.rows(name)] for name in ("agent_text", "agent"))
-        assert_near(talks(text[:, 0], codes, talk.layers), exact.talk(text[:, 0], codes, expected_talk), 0.05)
-        assert state.position.tolist() == talk.layers.position.tolist() == [at + 1] * 3
+        assert_near(live(grid, states[1]), exact(grid, states[0]), 0.05)
+        text, codes, hidden = (
+            grid[:, LAYOUT.rows("agent_text"), 0],
+            grid[:, LAYOUT.rows("agent"), 0],
+            torch.randn(3, 24),
+        )
+        voices = [
+            model.voice(hidden, text[:, 0], codes, state) for model, state in zip((exact, live), talking, strict=True)
+        ]
+        assert_near(voices[1], voices[0], 0.05)
+        assert states[1].position.tolist() == talking[1].layers.position.tolist() == [at + 1] * 3
+        assert torch.equal(talking[0].stopped, talking[1].stopped) and torch.equal(talking[0].rest, talking[1].rest)
+        torch.testing.assert_close(talking[1].out, talking[0].out, rtol=0.05, atol=0.05)
+
+
+def test_a_live_model_takes_a_state_and_nothing_to_read() -> None:
+    live = CompiledModel(for_live(DuplexModel(tiny_model_config(LAYOUT)), True, COMPILED))
+    grid = torch.zeros(1, LAYOUT.num_rows, 1, dtype=torch.long)
+    for state, read in ((None, None), (live.init_state(1), grid[:, 0])):
+        with pytest.raises(ValueError, match="one step of a state at a time"):
+            live(grid, state, read)
 
 
 @torch.no_grad()
-def test_a_plan() -> None:
-    exact = stirred(Plan(24, 19, 4))
-    compiled = COMPILED[Plan](exact)
-    hidden, last, said = torch.randn(5, 24), torch.randn(5, 24), torch.tensor([0, 1, 2, 3, 3])
-    found = compiled(hidden, said, last)
-    assert_near(found - hidden, exact(hidden, said, last) - hidden, 0.05)
-    assert not list(compiled.parameters())
+def test_what_comes_next_and_when() -> None:
+    """Beside the same decisions made of the library's operations, on products of the same 8 bits."""
+    torch.manual_seed(1)
+    model = stirred(
+        DuplexModel(tiny_model_config(LAYOUT, ahead=True, plan_tokens=4, talker=True, talker_keeps_time=True))
+    )
+    assert model.plan is not None and model.talker is not None and model.talker.timing is not None
+    model.plan.reach, size = 5, 19
+    timing, head = model.talker.timing, COMPILED[nn.Linear](model.ahead)
+    timing.token.weight.mul_(0.2)
+    timing.joined.copy_(torch.arange(size) % 5 == 0)
+    library = Ahead(
+        head, size, for_live(model.plan, True, {nn.Linear: COMPILED[nn.Linear]}), model.embeddings["agent_text"]
+    )
+    kernel = CompiledAhead(Ahead(head, size, COMPILED[Plan](model.plan), library.words), timing)
+    states = [each.init_state(4, torch.device("cpu")) for each in (library, kernel)]
+    times = [model.talker.init_state(4) for _ in states]
+    written = []
+    for at in range(300):
+        hidden, logits = torch.randn(4, 24), 2 * torch.randn(4, size + 2)
+        logits[:, size + 1] += 4.0 * ((at // 20) % 3)
+        news = torch.rand(4) < 0.1, torch.randn(4) - 1, torch.randint(-2, 4, (4,)).float()
+        for time in times:
+            for leaf, new in zip((time.stopped, time.out, time.rest), news, strict=True):
+                leaf.copy_(new)
+        expected, found = (
+            each.decide(hidden, logits, state, TalkerClock(timing, time))
+            for each, state, time in zip((library, kernel), states, times, strict=True)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-3)
+        ids = expected.argmax(dim=1)
+        assert torch.equal(found.argmax(dim=1), ids)
+        written.append(ids < size)
+        for each, state in zip((library, kernel), states, strict=True):
+            each.follow(ids, hidden, state)
+        for theirs, ours in zip(
+            [*leaves(states[0]), times[0].waited], [*leaves(states[1]), times[1].waited], strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-3)
+    assert 0.1 < torch.stack(written).float().mean() < 0.9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("acoustic_delay", [0, 2])
+def test_a_ring(acoustic_delay: int) -> None:
+    layout = dialogue_layout(3, 11, 19, acoustic_delay)
+    rings = TokenRing(layout), CompiledRing(layout)
+    states = [ring.init_state(2) for ring in rings]
+    for _ in range(5):
+        ids = {s.name: torch.randint(s.vocab_size, (2, s.num_rows)) for s in layout.streams}
+        said = {name: ids[name] for name in ("user_text", "agent_text", "agent")}
+        inputs = [ring.read(state, {"user": ids["user"]}) for ring, state in zip(rings, states, strict=True)]
+        frames = [ring.write(state, said) for ring, state in zip(rings, states, strict=True)]
+        assert torch.equal(*inputs) and list(frames[0]) == list(frames[1])
+        assert all(torch.equal(frames[0][name], frames[1][name]) for name in said)
+    assert torch.equal(states[0].tokens, states[1].tokens) and torch.equal(states[0].position, states[1].position)
+    with pytest.raises(ValueError, match="ids of the stream 'user' are missing"):
+        rings[1].read(states[1], {})
 
 
 @torch.no_grad()
@@ -219,7 +296,7 @@ def test_a_step_is_compiled_where_the_processor_can(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(traced, "_is_avx2_supported", lambda: False)
     library = live_step(step, int8=True)
     kinds = [{type(m).__name__ for m in (*s.codec.modules(), *s.model.modules())} for s in (compiled, library)]  # type: ignore[attr-defined]
-    assert {"CompiledLinear", "CompiledBackbone", "CompiledDepth", "CompiledEncoder", "CompiledDecoder"} <= kinds[0]
+    assert {"CompiledLinear", "CompiledModel", "CompiledDepth", "CompiledEncoder", "CompiledDecoder"} <= kinds[0]
     assert "PackedLinear" not in kinds[0] and "PackedLinear" in kinds[1]
     assert not any(kind.startswith("Compiled") for kind in kinds[1])
     wav, outs = torch.randn(1, 1, SMALL_SPEC.frame_size), []
