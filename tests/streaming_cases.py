@@ -457,18 +457,9 @@ if _is_avx2_supported():
     from s2s.nn.compiled import CompiledBlocks, CompiledTransformer
 
     CASES += [
-        Case(
-            "compiled transformer",
-            (CompiledTransformer,),
-            lambda: compiled(Transformer(TransformerConfig(16, 2, 4, 2, hidden=24, window=6))),
-            vectors(16),
-            run_compiled,
-            ticks=True,
-            gradient=False,
-        ),
         replace(
             live("compiled step", CompiledModel, compiled_step),
-            covers=(CompiledModel, CompiledAhead, CompiledRing, CompiledPlan),
+            covers=(CompiledModel, CompiledTransformer, CompiledAhead, CompiledRing, CompiledPlan),
             run=lambda step, wav, state: run_step(step, wav.float(), state).double(),
         ),
         Case(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.codec.rvq import ResidualVectorQuantizer
-from s2s.codec.spectral import DecoderState, EncoderState, SpectralDecoder, SpectralEncoder
+from s2s.codec.spectral import FLOOR, LOUDNESS, SPREAD, DecoderState, EncoderState, SpectralDecoder, SpectralEncoder
 from s2s.kernels import spectral
 from s2s.kernels.operations import Kept
 from s2s.kernels.products import pack
@@ -33,6 +33,9 @@ class CompiledEncoder(nn.Module):
             spectral.Encoder(
                 filters,
                 np.where(np.any(used, axis=0)[:, None], bins, 0),
+                FLOOR,
+                LOUDNESS,
+                SPREAD,
                 packed(exact.embed),
                 self.hop_blocks.kept.weights,
                 pack(numpy_of(conv.weight.transpose(1, 2).flatten(1))[None], numpy_of(conv.bias)[None]),

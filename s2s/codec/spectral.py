@@ -17,6 +17,9 @@ from s2s.codec.base import CodecSpec, check_codes, check_wav
 from s2s.codec.rvq import Quantised, ResidualVectorQuantizer, at_least_float32
 from s2s.nn.conv import CausalConv1d, ConvNeXtBlocks, ConvState
 
+FLOOR, LOUDNESS, SPREAD = 1e-5, -5.0, 3.0
+"""Of the encoder's features, which are logarithms: the least magnitude, what they are about, how much they differ."""
+
 
 @dataclass(frozen=True)
 class SpectralCodecConfig:
@@ -144,7 +147,7 @@ class SpectralEncoder(nn.Module):
         spectrum = torch.view_as_real(torch.fft.rfft(windows))
         # The library's abs guards against overflow, at three times the cost.
         magnitudes = spectrum.square().sum(dim=-1).sqrt()
-        return (torch.log(torch.clamp(magnitudes @ self.filters, min=1e-5)) + 5.0) / 3.0
+        return (torch.log(torch.clamp(magnitudes @ self.filters, min=FLOOR)) - LOUDNESS) / SPREAD
 
 
 class SpectralDecoder(nn.Module):

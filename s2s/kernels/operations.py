@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2s.kernels import ahead, backbone, convnext, depth, quantizer, ring, spectral, talker, transformer
+from s2s.kernels import ahead, backbone, convnext, depth, quantizer, ring, spectral, talker
 from s2s.kernels.products import ONLY, Matrices, product
 
 _KEPT: dict[int, Any] = {}
@@ -60,13 +60,6 @@ def _linear(x: Tensor, size: int, number: int) -> Tensor:
     out = np.empty((len(x), matrices.scales.shape[1]), np.float32)
     product(_array(x), matrices, ONLY, out)
     return torch.from_numpy(out[:, :size])
-
-
-def _layers(x: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: float, number: int) -> Tensor:
-    out = x.detach().clone(memory_format=torch.contiguous_format)
-    count = keys.shape[1]
-    transformer.run(out.numpy(), position.numpy(), keys.numpy(), values.numpy(), _KEPT[number], 0, count, base)
-    return out
 
 
 def _think(ids: Tensor, position: Tensor, keys: Tensor, values: Tensor, base: float, number: int) -> Tensor:
@@ -137,7 +130,6 @@ _LIBRARY = torch.library.Library("s2s", "DEF")
 for _schema, _function in {
     "search(Tensor x, int number) -> Tensor": _search,
     "linear(Tensor x, int size, int number) -> Tensor": _linear,
-    "layers(Tensor x, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _layers,
     "think(Tensor ids, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _think,
     "talk(Tensor hidden, Tensor text, Tensor codes, Tensor position, Tensor(a!) keys, Tensor(b!) values,"
     " Tensor(c!) stopped, Tensor(d!) out, Tensor(e!) rest, float base, int number) -> Tensor": _talk,

@@ -15,7 +15,8 @@ _blocks = convnext.run
 
 
 class Encoder(NamedTuple):
-    """The weights. filters [bins, mels], of which mel m has some from bins[m, 0] to before bins[m, 1].
+    """The weights. filters [bins, mels], of which mel m has some from bins[m, 0] to before bins[m, 1]; their logarithms
+    are of `floor` at least, about `loudness`, and differ by `spread`.
 
     down: of the inputs of a window, one after the other, and how many of them the next window is further on, `stride`;
     norm and norm_bias [C] with their epsilon; width: of the vectors that come out.
@@ -23,6 +24,9 @@ class Encoder(NamedTuple):
 
     filters: Any
     bins: Any
+    floor: float
+    loudness: float
+    spread: float
     embed: Matrices
     hop_blocks: convnext.Blocks
     down: Matrices
@@ -90,6 +94,7 @@ def _log_mel(spectrum: Any, encoder: Encoder) -> Any:
     """Features [B, T, mels] of spectrum [B, T, bins, 2], as `s2s.codec.spectral.SpectralEncoder` has them."""
     rows, steps, size, _ = spectrum.shape
     mels = len(encoder.bins)
+    floor, loudness, spread = np.float32(encoder.floor), np.float32(encoder.loudness), np.float32(encoder.spread)
     out, magnitude = np.empty((rows, steps, mels), np.float32), np.empty(size, np.float32)
     for row in range(rows):
         for step in range(steps):
@@ -100,7 +105,7 @@ def _log_mel(spectrum: Any, encoder: Encoder) -> Any:
                 total = np.float32(0)
                 for i in range(encoder.bins[m, 0], encoder.bins[m, 1]):
                     total += magnitude[i] * encoder.filters[i, m]
-                out[row, step, m] = (math.log(max(total, np.float32(1e-5))) + np.float32(5)) / np.float32(3)
+                out[row, step, m] = (math.log(max(total, floor)) - loudness) / spread
     return out
 
 

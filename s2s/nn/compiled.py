@@ -37,7 +37,7 @@ class CompiledLinear(nn.Module):
 
 
 class CompiledTransformer(nn.Module):
-    """A `Transformer` one step at a time."""
+    """The weights of a `Transformer` for kernels that take it one step further, and what it remembers."""
 
     def __init__(self, exact: Transformer):
         super().__init__()
@@ -61,13 +61,6 @@ class CompiledTransformer(nn.Module):
         shape = (rows, c.num_layers, c.num_kv_heads, c.width // c.num_heads, c.window)
         cache = KVCache(torch.zeros(shape), torch.zeros(shape))
         return TransformerState(torch.zeros(rows, dtype=torch.long), [cache])
-
-    def forward(self, x: Tensor, state: TransformerState) -> Tensor:
-        """x [B, 1, D] -> [B, 1, D]."""
-        x = torch.ops.s2s.layers(x[:, 0], *caches_of(state), self.config.rope_base, self.kept.number)[:, None]
-        state.position += 1
-        y: Tensor = self.norm(x)
-        return y
 
 
 class CompiledBlocks(nn.Module):
