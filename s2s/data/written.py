@@ -17,7 +17,7 @@ from s2s.data.clips import Clip
 from s2s.data.desk import Desk, speak_digits
 from s2s.data.schema import Dialogue, Word
 from s2s.data.utterances import Callers
-from s2s.data.wishes import Wishes
+from s2s.data.wishes import CORRECTIONS, Wishes
 from s2s.phrases import DIGIT_WORDS
 
 WRITTEN = "written calls"  # the name of the source in its shards
@@ -52,13 +52,13 @@ class WrittenCalls:
     def __init__(
         self, desk: Desk, replies: Iterable[Clip], lines: Iterable[Line], weights: Mapping[str, float], count: int,
         split: str = "train", seed: int = 0, config: CallConfig = ONLY_WORDS, spoken: bool = False,
-        paces: tuple[float, ...] = (1.0,), unclear_again: float = 0.25,
+        paces: tuple[float, ...] = (1.0,), unclear_again: float = 0.25, corrections: float = CORRECTIONS,
     ) -> None:  # fmt: skip
         """Args:
         replies: renditions of every fixed reply, and of a read-back of each length, whose times are taken.
         spoken: the agent is heard, and so reads back no numbers but those of the renditions.
         paces: each call has one of these, see `align.hurried`; where the agent is heard, words keep their time.
-        unclear_again: how often a caller who was not understood is not understood again.
+        unclear_again, corrections: as in `Wishes`.
         """
         if spoken and set(paces) != {1.0}:
             raise ValueError(f"paces are {list(paces)}, allowed is 1 where the agent is heard")
@@ -70,7 +70,7 @@ class WrittenCalls:
         numbers = set() if spoken else {line.digits for line in lines} - {""}
         renditions = self._renditions(replies, numbers, desk)
         callers = Callers(clips, config.sample_rate, {digits for _, digits in renditions})
-        wishes = Wishes(desk, weights, callers.has, unclear_again)
+        wishes = Wishes(desk, weights, callers.has, unclear_again, corrections)
         self._material = Material(desk, renditions, callers, wishes)
 
     def __len__(self) -> int:

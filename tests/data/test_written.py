@@ -14,6 +14,7 @@ from s2s.data.desk import load_desk
 from s2s.data.encode import EncodeConfig, Encoder, encode_dialogues
 from s2s.data.encoded import BatchKey, EncodedDataset, build_arrow
 from s2s.data.shards import common_info, shard_files
+from s2s.data.wishes import CORRECTIONS
 from s2s.data.written import ONLY_WORDS, WRITTEN, Line, WrittenCalls, place_by_letters, with_digits
 from s2s.phrases import DIGIT_WORDS
 from s2s.text import BpeTokenizer
@@ -74,6 +75,16 @@ def test_a_caller_who_was_not_understood_may_not_be_again(replies: list[Clip]) -
     pairs = [pair for call in found for pair in pairwise(turn["reply"] for turn in call.meta["turns"])]
     after = {second for first, second in pairs if first in ("unclear", "out_of_scope")}
     assert after == {"unclear_again"}
+
+
+def test_callers_correct_what_is_read_back_as_often_as_wanted(replies: list[Clip]) -> None:
+    desk, answers = load_desk(DESK), []
+    for share in (0.0, CORRECTIONS, 0.9):
+        found = WrittenCalls(desk, replies, LINES, WEIGHTS, 120, config=ONLY_WORDS, corrections=share)
+        pairs = [pair for call in found for pair in pairwise(call.meta["turns"])]
+        said = [second["intent"] for first, second in pairs if first["reply"] == "give_number"]
+        answers.append(said.count("confirm_no") / len(said))
+    assert answers[0] == 0 and 0.1 < answers[1] < 0.35 and answers[2] > 0.75
 
 
 def test_a_call_is_a_function_of_seed_and_number(replies: list[Clip]) -> None:
