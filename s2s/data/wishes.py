@@ -71,6 +71,9 @@ class Wishes:
 def _corrected(shares: Mapping[str, float], corrections: float) -> dict[str, float]:
     """The same shares with so many corrections, at the cost of yes."""
     more = corrections - shares.get("confirm_no", corrections)
+    most = min((p + shares["confirm_no"] for name, p in shares.items() if name in YES), default=1.0)
+    if not 0 <= corrections <= most:
+        raise ValueError(f"corrections is {corrections}, allowed is 0 to {most:.2f}")
     return {name: p + more * ((name == "confirm_no") - (name in YES)) for name, p in shares.items()}
 
 

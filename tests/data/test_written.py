@@ -79,7 +79,9 @@ def test_a_caller_who_was_not_understood_may_not_be_again(replies: list[Clip]) -
 
 def test_callers_correct_what_is_read_back_as_often_as_wanted(replies: list[Clip]) -> None:
     desk, answers = load_desk(DESK), []
-    for share in (0.0, CORRECTIONS, 0.9):
+    with pytest.raises(ValueError, match=r"corrections is 0.9, allowed is 0 to 0.88"):
+        WrittenCalls(desk, replies, LINES, WEIGHTS, 120, corrections=0.9)
+    for share in (0.0, CORRECTIONS, 0.85):
         found = WrittenCalls(desk, replies, LINES, WEIGHTS, 120, config=ONLY_WORDS, corrections=share)
         pairs = [pair for call in found for pair in pairwise(call.meta["turns"])]
         said = [second["intent"] for first, second in pairs if first["reply"] == "give_number"]
