@@ -72,6 +72,7 @@ from s2s.train.checkpoints import load_codec
 log = logging.getLogger("prepare")
 
 HERE = Path(__file__).resolve().parent
+WORDINGS = HERE / "wordings.yaml", HERE / "wordings_more.yaml"
 FRAME = 960
 LEAD_S, TAIL_S = 0.02, 0.06
 TRIM_DB = -46.0
@@ -271,7 +272,7 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "phrases.json").write_text(desk.phrases().to_json(), "utf-8")
     elif args.stage == "callers":
-        wordings = load_wordings(HERE / "wordings.yaml")
+        wordings = load_wordings(*WORDINGS)
         numbers = range(args.first_pass, args.first_pass + args.passes)
         sources = {
             "": lambda rng: most_of_each(caller_lines(phrases, rng), args.each),
@@ -283,7 +284,7 @@ def main() -> None:
     elif args.stage == "heldout":
         if not args.voices:
             raise SystemExit("--stage heldout needs --voices, the folder of Kokoro voices")
-        make_heldout(phrases, load_wordings(HERE / "wordings.yaml"), args.out, args.voices)
+        make_heldout(phrases, load_wordings(WORDINGS[0]), args.out, args.voices)
     elif args.stage == "drill":
         worker = (args.worker, args.workers)
         make_callers(
@@ -387,7 +388,7 @@ def written_calls(config: ComposeConfig, drawn: int, spoken: bool = False) -> Wr
     """
     rng = random.Random(f"written {config.seed}")
     phrases = json.loads((HERE / "callers_train.json").read_text("utf-8"))
-    said = caller_lines(phrases, rng) + drawn_lines(load_wordings(HERE / "wordings.yaml"), drawn, rng)
+    said = caller_lines(phrases, rng) + drawn_lines(load_wordings(*WORDINGS), drawn, rng)
     lines = [Line(" ".join(line["texts"]), line["intent"], line["digits"]) for line in said]
     replies = load_clips(expand([config.agent]), Path(config.cache), RATE)
     desk, weights = load_desk(config.desk), config.weights | NUMBERS_OFTEN | ZIPS_OFTEN

@@ -77,8 +77,20 @@ class Wordings:
         return self._words[name]
 
 
-def load_wordings(path: Path | str) -> Wordings:
-    """Read `intents` (lists of sentences by name), `words` (lists by name) and `leads` from YAML."""
-    raw = yaml.safe_load(Path(path).read_text("utf-8"))
-    words = {name: f"[{'|'.join(items)}]" for name, items in raw["words"].items()}
-    return Wordings(raw["intents"], words, Leads(**raw["leads"]) if "leads" in raw else None)
+def load_wordings(*paths: Path | str) -> Wordings:
+    """Read `intents` (lists of sentences by name), `words` (lists by name) and `leads` from YAML, those of all files.
+
+    Raises ValueError for words or leads that two files have.
+    """
+    intents: dict[str, list[str]] = {}
+    words: dict[str, str] = {}
+    leads: Leads | None = None
+    for path in paths:
+        raw = yaml.safe_load(Path(path).read_text("utf-8"))
+        if twice := set(words) & set(raw.get("words", {})) | ({"leads"} if leads and "leads" in raw else set()):
+            raise ValueError(f"{path}: {sorted(twice)} are in another file already")
+        words |= {name: f"[{'|'.join(items)}]" for name, items in raw.get("words", {}).items()}
+        leads = Leads(**raw["leads"]) if "leads" in raw else leads
+        for intent, sentences in raw["intents"].items():
+            intents.setdefault(intent, []).extend(sentences)
+    return Wordings(intents, words, leads)

@@ -39,9 +39,22 @@ def test_a_broken_sentence_is_named(template: str) -> None:
 
 
 def test_the_desks_wordings_cover_all_its_intents() -> None:
-    wordings, desk = load_wordings(RECIPE / "wordings.yaml"), load_desk(RECIPE / "desk.yaml")
+    files = RECIPE / "wordings.yaml", RECIPE / "wordings_more.yaml"
+    wordings, desk = load_wordings(*files), load_desk(RECIPE / "desk.yaml")
+    assert all(len(set(sentences)) == len(sentences) > 12 for sentences in wordings.intents.values())
     assert set(desk.intents) | {"track_with_number", "filler_unclear"} == set(wordings.intents)
     rng = random.Random(1)
     for intent in wordings.intents:
         assert len({wordings.draw(intent, rng) for _ in range(100)}) > 25, intent
     assert all("{number}" in wordings.draw("give_number", rng) for _ in range(20))
+
+
+def test_what_two_files_hold_twice_is_named(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("words: {my: [my, the]}\nleads: {text: Um}\nintents: {track: [where is <my> box]}")
+    other.write_text("intents: {track: [is <my> box here], hello: [hi]}")
+    assert {name: len(found) for name, found in load_wordings(one, other).intents.items()} == {"track": 2, "hello": 1}
+    for text in ("words: {my: [our]}\nintents: {}", "leads: {text: Oh}\nintents: {}"):
+        other.write_text(text)
+        with pytest.raises(ValueError, match="other.yaml: .* are in another file already"):
+            load_wordings(one, other)
