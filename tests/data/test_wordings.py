@@ -56,5 +56,5 @@ def test_what_two_files_hold_twice_is_named(tmp_path: Path) -> None:
     assert {name: len(found) for name, found in load_wordings(one, other).intents.items()} == {"track": 2, "hello": 1}
     for text in ("words: {my: [our]}\nintents: {}", "leads: {text: Oh}\nintents: {}"):
         other.write_text(text)
-        with pytest.raises(ValueError, match="other.yaml: .* are in another file already"):
+        with pytest.raises(ValueError, match=r"other\.yaml: .* are in another file already"):
             load_wordings(one, other)
