@@ -198,6 +198,10 @@ def run_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
     return logits[:, None]
 
 
+def run_compiled_plan(plan: Plan, x: Tensor, state: Any) -> Tensor:
+    return run_plan(plan, x.float(), state).double()
+
+
 def run_talker(talker: Talker, x: Tensor, state: Any) -> Tensor:
     """Words, sound and whether a word is written [B, 1, 2 D + 1] -> what the talker makes of them, whether the next
     word was due and whether the agent is silent [B, 1, W + 2]."""
@@ -459,8 +463,17 @@ if _is_avx2_supported():
     CASES += [
         replace(
             live("compiled step", CompiledModel, compiled_step),
-            covers=(CompiledModel, CompiledTransformer, CompiledAhead, CompiledRing, CompiledPlan),
+            covers=(CompiledModel, CompiledTransformer, CompiledAhead, CompiledRing),
             run=lambda step, wav, state: run_step(step, wav.float(), state).double(),
+        ),
+        Case(
+            "compiled plan",
+            (CompiledPlan,),
+            lambda: compiled(Plan(6, 4, 3, reach=2)),
+            vectors(11),
+            run_compiled_plan,
+            ticks=True,
+            gradient=False,
         ),
         Case(
             "compiled encoder",

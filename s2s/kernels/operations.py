@@ -76,6 +76,10 @@ def _talk(
     return torch.from_numpy(talker.run(*given, *state, _KEPT[number], base))
 
 
+def _ask(hidden: Tensor, said: Tensor, last: Tensor, number: int) -> Tensor:
+    return torch.from_numpy(ahead.ask(_array(hidden), _array(said), _array(last), _KEPT[number]))
+
+
 def _decide(hidden: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     *state, number = rest
     arrays = (tensor.numpy() for tensor in state)
@@ -133,6 +137,7 @@ for _schema, _function in {
     "think(Tensor ids, Tensor position, Tensor(a!) keys, Tensor(b!) values, float base, int number) -> Tensor": _think,
     "talk(Tensor hidden, Tensor text, Tensor codes, Tensor position, Tensor(a!) keys, Tensor(b!) values,"
     " Tensor(c!) stopped, Tensor(d!) out, Tensor(e!) rest, float base, int number) -> Tensor": _talk,
+    "ask(Tensor hidden, Tensor said, Tensor last, int number) -> Tensor": _ask,
     "decide(Tensor hidden, Tensor logits, Tensor(a!) kept, Tensor left, Tensor(b!) doubt, Tensor begun, Tensor said,"
     " Tensor last, Tensor idle, Tensor stopped, Tensor out, Tensor(c!) waited, Tensor rest, int number)"
     " -> Tensor": _decide,

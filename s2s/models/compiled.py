@@ -205,7 +205,7 @@ class CompiledRing(TokenRing):
 
 
 class CompiledPlan(Plan):
-    """The weights of a `Plan` for a kernel."""
+    """A `Plan` of one step."""
 
     def __init__(self, exact: Plan):
         nn.Module.__init__(self)  # with none of a plan's own weights
@@ -214,6 +214,11 @@ class CompiledPlan(Plan):
         self.out = CompiledLinear(exact.out.weight)  # type: ignore[assignment]  # tells the dtype of states
         inputs = pack(stacked((exact.begun.weight, exact.last.weight)))
         self.kept = Kept(ahead.Plan(inputs, numpy_of(exact.place.weight), weights_of(self.out), exact.reach))
+
+    def forward(self, hidden: Tensor, said: Tensor, last: Tensor) -> Tensor:
+        """As `Plan.forward`: hidden [B, D], `said` [B], last [B, D] -> [B, D]."""
+        asked: Tensor = torch.ops.s2s.ask(hidden, said, last, self.kept.number)
+        return asked
 
 
 class CompiledDepth(nn.Module):

@@ -177,6 +177,38 @@ def test_a_ring(acoustic_delay: int) -> None:
 
 
 @torch.no_grad()
+def test_a_plan() -> None:
+    exact = stirred(Plan(24, 19, 4))
+    compiled = COMPILED[Plan](exact)
+    hidden, last, said = torch.randn(5, 24), torch.randn(5, 24), torch.tensor([0, 1, 2, 3, 3])
+    found = compiled(hidden, said, last)
+    assert_near(found - hidden, exact(hidden, said, last) - hidden, 0.05)
+    assert not list(compiled.parameters())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"ahead": True},
+        {"ahead": True, "plan_tokens": 3},
+        {"talker": True},
+        {"ahead": True, "plan_tokens": 3, "talker": True},
+        {"ahead": True, "talker": True, "talker_keeps_time": True},
+        {"ahead": True, "plan_tokens": 3, "talker": True, "talker_keeps_time": True},
+    ],
+)
+def test_a_step_of_every_kind_of_model(kind: dict[str, Any]) -> None:
+    step = live_step(tiny_step(SMALL_SPEC, **kind), int8=True)
+    state, texts = step.init_state(2), []
+    for _ in range(12):
+        out = step(torch.randn(2, 1, SMALL_SPEC.frame_size), state, same_controls(2, 1.5))
+        assert torch.isfinite(out.wav).all()
+        texts.append(out.text["agent_text"])
+    assert len(torch.stack(texts).unique()) > 3
+
+
+@torch.no_grad()
 def test_an_encoder_and_a_decoder() -> None:
     config = replace(tiny_codec_config(SMALL_SPEC), hop_depth=2, decoder_frame_depth=2)
     encoder, decoder = stirred(SpectralEncoder(config)), stirred(SpectralDecoder(config))
