@@ -27,6 +27,9 @@ from torch.cpu import _is_vnni_supported
 llvmlite.binding.initialize_native_asmparser()
 
 BLOCK, QUAD, LANES = 64, 4, 16
+LINE = 64  # bytes that come from memory at a time
+PREFETCHED = 4096
+"""How many bytes ahead weights are asked for: by itself a processor looks no further than to the end of a page."""
 _WORD = ir.IntType(32)
 _VECTOR = ir.VectorType(_WORD, LANES)
 _HALF = ir.VectorType(_WORD, LANES // 2)  # what a register holds without AVX-512
@@ -135,14 +138,6 @@ def _instruction(builder: Any, text: str, constraint: str, kind: Any, *arguments
     return builder.asm(function, text, constraint, list(arguments), False)
 
 
-def _prefetch(builder: Any, pointer: Any) -> None:
-    void = ir.FunctionType(ir.VoidType(), [_BYTE])
-    builder.asm(void, "prefetcht0 ($0)", "r", [pointer], True)
-
-
-AHEAD = 4096
-
-
 def block_of(rows: int, by: ByVnni | ByAvx2) -> Any:
     """Sums of one block of weights for so many rows of inputs, each weight read once for all of them."""
 
@@ -163,8 +158,8 @@ def block_of(rows: int, by: ByVnni | ByAvx2) -> Any:
             with cgutils.for_range(builder, quads) as loop:
                 first, quad = builder.mul(loop.index, index(BLOCK * QUAD)), builder.mul(loop.index, index(QUAD))
                 lanes = [_vector(builder, w, builder.add(first, index(i * 4 * LANES))) for i in range(BLOCK // LANES)]
-                for line in range(0, BLOCK * QUAD, 64):
-                    _prefetch(builder, builder.gep(w, [builder.add(first, index(AHEAD + line))]))
+                for line in range(0, BLOCK * QUAD, LINE):
+                    _prefetch(builder, builder.gep(w, [builder.add(first, index(PREFETCHED + line))]))
                 lanes = [builder.load(pointer, align=1) for pointer in lanes]
                 for i, sums_of_row in enumerate(totals):
                     inputs = builder.gep(x, [builder.add(builder.mul(width, index(i)), quad)])
@@ -195,6 +190,12 @@ def _from_bits(context: Any, bits: Any) -> Any:
 
 
 from_bits: Any = intrinsic(_from_bits)
+
+
+def _prefetch(builder: Any, pointer: Any) -> None:
+    """Ask for what lies there; behind the last weight there may be nothing, which is no error."""
+    function = ir.FunctionType(ir.VoidType(), [pointer.type])
+    builder.asm(function, "prefetcht0 ($0)", "r", [pointer], True)
 
 
 def _vector(builder: Any, base: Any, offset: Any) -> Any:

@@ -49,8 +49,9 @@ class CompiledModel(DuplexModel):
         self.talks = None if model.talker is None else CompiledTalker(model)
 
     def forward(self, grid: Tensor, state: TransformerState | None = None, read: Tensor | None = None) -> Tensor:
-        """grid [B, R, 1] -> hidden [B, 1, D]."""
-        if state is None or read is not None:
+        """grid [B, R, 1] -> hidden [B, 1, D]. Raises ValueError for anything but one step of a state."""
+        self.check(grid)
+        if state is None or read is not None or grid.shape[2] != 1:
             raise ValueError("a live model takes one step of a state at a time and hears for itself")
         hidden: Tensor = self.thinks(grid, state)
         return hidden

@@ -178,8 +178,7 @@ class DuplexModel(nn.Module):
         grid: the model's inputs [B, R, S], see `streams.model_inputs`.
         read: tokens of the caller [B, S] in place of those that the inner layers hear, negative where they may hear.
         """
-        if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
-            raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
+        self.check(grid)
         parts = []
         for stream in self.layout.streams:
             ids = grid[:, self.layout.rows(stream.name)]
@@ -193,6 +192,11 @@ class DuplexModel(nn.Module):
         if self.wording is not None:
             after[self.config.wording_layer] = partial(self.wording, given=read)
         return self.backbone(torch.stack(parts).sum(dim=0), state, after)
+
+    def check(self, grid: Tensor) -> None:
+        """Raise ValueError for what is no grid of this model [B, R, S]."""
+        if grid.dim() != 3 or grid.shape[1] != self.layout.num_rows:
+            raise ValueError(f"grid has the shape {list(grid.shape)}, expected [B, {self.layout.num_rows}, S]")
 
     def talk(self, text: Tensor, codes: Tensor, state: TalkerState | None = None) -> Tensor:
         """What the talker makes of the agent's tokens of each step [B, S] and its codes of the step before [B, K, S],

@@ -113,6 +113,10 @@ def test_a_live_model_takes_a_state_and_nothing_to_read() -> None:
     for state, read in ((None, None), (live.init_state(1), grid[:, 0])):
         with pytest.raises(ValueError, match="one step of a state at a time"):
             live(grid, state, read)
+    with pytest.raises(ValueError, match="one step of a state at a time"):
+        live(grid.expand(-1, -1, 2), live.init_state(1))
+    with pytest.raises(ValueError, match="grid has the shape"):
+        live(grid[:, 1:], live.init_state(1))
 
 
 @torch.no_grad()
