@@ -10,6 +10,7 @@
     python prepare.py --stage turns --out data --noise noise.parquet --count 12000 --codec CHECKPOINT  # single turns
     python prepare.py --stage written --out data --count 12000 --codec CHECKPOINT               # calls without sound
     python prepare.py --stage written --spoken --out data --count 2000 --codec CHECKPOINT       # or with the agent's
+    python prepare.py --stage sentences --out data --count 40000 --codec CHECKPOINT             # one sentence of each
     python prepare.py --stage heldout --out data --voices package/voices               # for evaluation alone
     python prepare.py --stage phrases --out data                                       # what the agent may write
 
@@ -63,7 +64,7 @@ from s2s.data.utterances import split_of_clip
 from s2s.data.wishes import WEIGHTS
 from s2s.data.wordings import load_wordings
 from s2s.data.wordtimes import voiced_frames
-from s2s.data.written import Line, WrittenCalls
+from s2s.data.written import ONLY_WORDS, Line, WrittenCalls
 from s2s.evaluation.audibility import Span
 from s2s.evaluation.dialogue_statistics import DialogueStatistics, dialogue_statistics, per_minute
 from s2s.text import BpeTokenizer
@@ -82,6 +83,9 @@ ROWS_PER_WRITE = 2000
 # Calls to cut single turns from: the caller speaks at once, and one of six says a number. Speed moves pitch and timbre
 # too, so a wide one makes more people of the same voices.
 ONE_TURN = CallConfig(turns=(1.0,), caller_first=1.0, nobody_speaks=0.0, speed=(0.86, 1.16))
+# The same without sound: the fewest steps for a sentence and how it is answered. What is not of parcels has no end.
+ONE_SENTENCE = replace(ONLY_WORDS, turns=(1.0,), caller_first=0.7, over_opening=0.0, nobody_speaks=0.0)
+ANYTHING_OFTEN = {"out_of_scope": 4.0}
 # Calls that have more of what is hard than calls have.
 LIVELY = CallConfig(barge_in=0.35, thinking_pause=0.35, speed=(0.86, 1.16))
 # Calls whose callers hesitate, behind any word, and nod: what to break off for, and what not.
@@ -229,7 +233,7 @@ def main() -> None:
     """Run the stage that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = ["phrases", "callers", "agent", "dialogues", "encode", "turns", "drill", "seldom", "listen", "written",
-              "heldout"]  # fmt: skip
+              "sentences", "heldout"]  # fmt: skip
     parser.add_argument("--stage", choices=stages, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
@@ -319,7 +323,7 @@ def main() -> None:
             config = replace(config, call=LIVELY if args.lively else HESITANT)
         if args.stage == "turns":
             config = replace(config, call=ONE_TURN, weights=config.weights | NUMBERS_OFTEN)
-        if args.stage in ("encode", "turns", "listen", "written"):
+        if args.stage in ("encode", "turns", "listen", "written", "sentences"):
             encode_calls(config, find_tokenizer(args.out / "tokenizer.json", desk, phrases, args.vocab), args)
         else:
             write_samples(config, args.out / "dialogues", args)
@@ -370,7 +374,10 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
     if args.stage == "turns":
         return SingleTurns(DeskSource(config), FRAME)
     if args.stage == "written":
-        return written_calls(config, args.drawn, args.spoken)
+        often = config.weights | NUMBERS_OFTEN | ZIPS_OFTEN
+        return written_calls(replace(config, weights=often), args.drawn, args.spoken)
+    if args.stage == "sentences":
+        return SingleTurns(written_calls(replace(config, weights=ANYTHING_OFTEN), args.drawn, call=ONE_SENTENCE), FRAME)
     cache = Path(config.cache)
     heard = [str(args.out / "drills" / "*.parquet"), *args.speech, *(args.clips or ())]
     clips = [
@@ -381,7 +388,9 @@ def find_source(config: ComposeConfig, args: argparse.Namespace) -> DialogueSour
     return ListeningSource(clips, RATE, config.augment, noises, config.seed)
 
 
-def written_calls(config: ComposeConfig, drawn: int, spoken: bool = False) -> WrittenCalls:
+def written_calls(
+    config: ComposeConfig, drawn: int, spoken: bool = False, call: CallConfig = ONLY_WORDS
+) -> WrittenCalls:
     """Calls of the given sentences and of newly drawn ones, `drawn` of each intent, with numbers of their own.
 
     With `spoken` the agent is heard, and all numbers are some that it reads back in its table.
@@ -391,9 +400,9 @@ def written_calls(config: ComposeConfig, drawn: int, spoken: bool = False) -> Wr
     said = caller_lines(phrases, rng) + drawn_lines(load_wordings(*WORDINGS), drawn, rng)
     lines = [Line(" ".join(line["texts"]), line["intent"], line["digits"]) for line in said]
     replies = load_clips(expand([config.agent]), Path(config.cache), RATE)
-    desk, weights = load_desk(config.desk), config.weights | NUMBERS_OFTEN | ZIPS_OFTEN
+    desk = load_desk(config.desk)
     return WrittenCalls(
-        desk, replies, lines, weights, config.num_dialogues, config.split, config.seed, spoken=spoken,
+        desk, replies, lines, config.weights, config.num_dialogues, config.split, config.seed, call, spoken,
         paces=(1.0,) if spoken else PACES, unclear_again=config.unclear_again, corrections=CORRECTED_OFTEN,
     )  # fmt: skip
 

@@ -248,7 +248,8 @@ def _start_from_codec(module: DuplexModule, codec: SpectralCodec, info: ShardInf
 
 def find_written(shards: tuple[str, ...]) -> Path | None:
     """The first of these shards that holds calls without sound."""
-    return next((p for p in shard_files(shards) if read_shard(p).info.recipe.get("source") == WRITTEN), None)
+    sources = ((path, read_shard(path).info.recipe.get("source", "")) for path in shard_files(shards))
+    return next((path for path, source in sources if source.startswith(WRITTEN)), None)
 
 
 def _find_tokenizer(shards: tuple[str, ...]) -> Tokenizer | None:

@@ -78,6 +78,24 @@ def test_written_calls_say_what_was_given_and_what_was_drawn(prepare: ModuleType
     assert prepare.written_calls(replace(config, seed=4), 3)[0].meta["turns"] != calls[0].meta["turns"]
 
 
+def test_a_single_sentence_is_answered_in_far_fewer_steps_than_a_call_has(prepare: ModuleType, tmp_path: Path) -> None:
+    config = replace(write_tables(tmp_path), num_dialogues=200, seed=3)
+    calls, sentences = (
+        prepare.find_source(config, argparse.Namespace(stage=stage, drawn=3, spoken=False))
+        for stage in ("written", "sentences")
+    )
+    turns = [sentence.meta["turns"] for sentence in (sentences[index] for index in range(200))]
+    assert {len(each) for each in turns} == {1}
+    said = [each[0]["intent"] for each in turns]
+    assert len(set(said)) > 20
+    assert 8 < said.count("out_of_scope") < 50  # four times as often as the others
+    assert not any(each[0]["barge_in"] for each in turns)
+    lengths = [np.mean([source[index].num_samples for index in range(40)]) for source in (sentences, calls)]
+    assert lengths[0] < lengths[1] / 2
+    assert {sentences[index].written for index in range(40)} == {("user", "agent")}
+    assert sentences.name.startswith(calls.name)  # how a training knows that nothing is heard in its shards
+
+
 def test_a_pass_says_every_phrase_and_fills_every_slot(callers: ModuleType) -> None:
     lines = callers.caller_lines(PHRASES, random.Random(1))
     said = {text for line in lines for text in line["texts"]}
