@@ -83,6 +83,7 @@ if ((stage <= 6)); then
     encode --stage encode --hesitant "${clips[@]}" --count $((calls / 4)) --seed 7
     encode --stage written --count $((2 * calls)) --drawn "$drawn" --seed 4
     encode --stage written --spoken --count $((calls * 2 / 3)) --drawn "$drawn" --seed 5
+    encode --stage sentences --count $((6 * calls)) --drawn "$drawn" --seed 8
 fi
 if ((stage <= 7)); then
     echo "7/8 the model: hearing and speaking, which reply follows from which words, all again, how words are said, whose turn it is"
@@ -101,7 +102,7 @@ if ((stage <= 7)); then
     s2s train experiment=support_desk_talker folder="$out/talker" codec_from="$out/general" \
         init_from="$(newest "$model")" "data.shards=[$out/train,$out/lively,$out/spoken]" "${train[@]}"
     s2s train experiment=support_desk_turns folder="$out/taking" codec_from="$out/general" init_from="$(newest "$out/talker")" \
-        "data.shards=[$out/train,$out/lively,$out/hesitant,$out/turns,$out/written]" "${train[@]}"
+        "data.shards=[$out/train,$out/lively,$out/hesitant,$out/turns,$out/written,$out/sentences]" "${train[@]}"
 fi
 if ((stage <= 8)); then
     echo "8/8 export and evaluation"
