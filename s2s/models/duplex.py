@@ -224,8 +224,9 @@ class DuplexModel(nn.Module):
 
     def foresight(self) -> Ahead | None:
         """What decides which token of the agent comes next, of a model that looks `ahead`."""
-        words, size = self.embeddings[AGENT_TEXT], self.layout.stream(AGENT_TEXT).vocab_size
-        return None if self.ahead is None else Ahead(self.ahead, size, self.plan, words)
+        if self.ahead is None:
+            return None  # nor need there be any text
+        return Ahead(self.ahead, self.layout.stream(AGENT_TEXT).vocab_size, self.plan, self.embeddings[AGENT_TEXT])
 
     def text_logits(self, hidden: Tensor) -> dict[str, Tensor]:
         """hidden [..., D] -> name -> logits [..., V + 2]."""

@@ -11,7 +11,8 @@ from s2s.codec.base import Codec, CodecSpec
 from s2s.models.step import DuplexStep
 from s2s.models.traced import TracedStep, live_step
 from s2s.streaming import leaves
-from tests.tiny import SMALL_SPEC, same_controls, tiny_layout, tiny_model, tiny_step
+from s2s.streams import StreamLayout
+from tests.tiny import SMALL_SPEC, same_controls, tiny_codec, tiny_layout, tiny_model, tiny_step
 
 
 @cache
@@ -37,6 +38,20 @@ def test_a_graph_gives_what_its_step_gives(rows: int, temperature: float, int8: 
         assert all(torch.equal(ids, out.text[name]) for name, ids in expected.text.items())
     assert all(torch.equal(a, b) for a, b in zip(leaves(expected_state), leaves(state), strict=True))
     assert addresses == [leaf.data_ptr() for leaf in leaves(state)]
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_model_of_sound_alone_has_a_step_too(int8: bool) -> None:
+    sound = StreamLayout(tuple(stream for stream in tiny_layout(SMALL_SPEC).streams if stream.num_rows > 1))
+    exact = DuplexStep(tiny_codec(SMALL_SPEC), tiny_model(sound))
+    step = live_step(exact, int8)
+    traced, states = TracedStep(exact, int8), [one.init_state(2) for one in (exact, step)]
+    traced_state, controls = traced.init_state(2), same_controls(2)
+    for _ in range(7):
+        wav = torch.randn(2, 1, SMALL_SPEC.frame_size)
+        expected, found = (one(wav, state, controls) for one, state in zip((exact, step), states, strict=True))
+        assert found.text == {} and torch.equal(traced(wav, traced_state, controls).wav, found.wav)
+        assert found.wav.abs().sum() > 0 and (int8 or torch.allclose(found.wav, expected.wav, atol=1e-5))
 
 
 def test_controls_are_inputs_of_the_graph() -> None:
